@@ -1,0 +1,51 @@
+"""Optimisers, parameter groups and learning-rate schedules."""
+
+from maskpre.optim.lars import Lars
+from maskpre.optim.param_groups import (
+    DECAY_POLICIES,
+    DecayPolicy,
+    DecayPolicyName,
+    build_param_groups,
+    layer_decay_table,
+    weight_decay_split,
+)
+from maskpre.optim.recipe import AdamWRecipe, LarsRecipe, OptimRecipe
+from maskpre.optim.schedules import (
+    ChainedCosine,
+    LrCurve,
+    LrRun,
+    MultiStep,
+    OverlappingCosine,
+    Schedule,
+    WarmupCosine,
+    chained_cosine,
+    lambda_lr,
+    multi_step,
+    overlapping_cosine,
+    warmup_cosine,
+)
+
+__all__ = [
+    "DECAY_POLICIES",
+    "AdamWRecipe",
+    "ChainedCosine",
+    "DecayPolicy",
+    "DecayPolicyName",
+    "Lars",
+    "LarsRecipe",
+    "LrCurve",
+    "LrRun",
+    "MultiStep",
+    "OptimRecipe",
+    "OverlappingCosine",
+    "Schedule",
+    "WarmupCosine",
+    "build_param_groups",
+    "chained_cosine",
+    "lambda_lr",
+    "layer_decay_table",
+    "multi_step",
+    "overlapping_cosine",
+    "warmup_cosine",
+    "weight_decay_split",
+]

@@ -1,0 +1,51 @@
+"""Cylinders."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from maskpre.data.scenes.shapes.base import Shape
+from maskpre.data.scenes.vectors import Scalars, Vector, Vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cylinder(Shape):
+    """A capped circular cylinder about the y axis."""
+
+    radius: float
+    half_height: float
+
+    @property
+    def bounding_radius(self) -> float:
+        return math.hypot(self.radius, self.half_height)
+
+    def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
+        (ox, oy, oz), (dx, dy, dz) = origins, directions
+        a = np.maximum(dx * dx + dz * dz, np.float32(1e-9))
+        b = ox * dx + oz * dz
+        square = b * b - a * (ox * ox + oz * oz - np.float32(self.radius**2))
+        root = np.sqrt(np.maximum(square, 0))
+        inverse = 1 / np.where(np.abs(dy) < 1e-9, np.float32(1e-9), dy)
+        middle, reach = -oy * inverse, np.float32(self.half_height) * np.abs(inverse)
+        enter = np.maximum((-b - root) / a, middle - reach)
+        leave = np.minimum((-b + root) / a, middle + reach)
+        return np.where((square >= 0) & (enter <= leave) & (enter > 0), enter, np.float32(np.inf))
+
+    def normals(self, points: Vectors) -> Vectors:
+        x, y, z = points
+        from_axis = np.hypot(x, z)
+        on_cap = np.abs(y) - self.half_height > from_axis - self.radius
+        side = np.where(on_cap, 0, 1 / np.maximum(from_axis, np.float32(1e-12)))
+        return np.stack([x * side, np.where(on_cap, np.sign(y), 0), z * side])
+
+    def coordinates(self, points: Vectors, normals: Vectors) -> Float32[np.ndarray, "2 n"]:
+        x, y, z = points
+        on_cap = normals[1] != 0
+        around = np.arctan2(x, z) * np.float32(self.radius)
+        return np.stack([np.where(on_cap, x, around), np.where(on_cap, z, y)])
+
+    def support(self, direction: Vector) -> float:
+        x, y, z = (float(c) for c in direction)
+        return self.radius * math.hypot(x, z) + self.half_height * abs(y)

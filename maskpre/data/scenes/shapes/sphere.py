@@ -1,0 +1,38 @@
+"""Spheres."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from maskpre.data.scenes.shapes.base import Shape
+from maskpre.data.scenes.vectors import Scalars, Vector, Vectors, dot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sphere(Shape):
+    """The points at distance `radius` from the origin."""
+
+    radius: float
+
+    @property
+    def bounding_radius(self) -> float:
+        return self.radius
+
+    def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
+        along = dot(origins, directions)
+        nearest = origins - along * directions
+        half_chord_squared = self.radius**2 - dot(nearest, nearest)
+        distance = -along - np.sqrt(np.maximum(half_chord_squared, 0))
+        return np.where((half_chord_squared >= 0) & (distance > 0), distance, np.float32(np.inf))
+
+    def normals(self, points: Vectors) -> Vectors:
+        return points / np.sqrt(dot(points, points))
+
+    def coordinates(self, points: Vectors, normals: Vectors) -> Float32[np.ndarray, "2 n"]:
+        longitude = np.arctan2(normals[0], normals[2])
+        latitude = np.arcsin(np.clip(normals[1], -1, 1))
+        return np.stack([longitude, latitude]) * np.float32(self.radius)
+
+    def support(self, direction: Vector) -> float:
+        return self.radius

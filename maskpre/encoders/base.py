@@ -1,0 +1,47 @@
+"""What every encoder is, and what the other parts may know of it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maskpre.types import Encoded, Grid, MaskPlan, Noise
+
+Hidden = Literal["drop", "replace"]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder needs and gives.
+
+    `grid` is the grid plans are applied on, `out_grid` that of the tokens that come out. `hidden` says what
+    happens to hidden cells: "drop" removes them, "replace" puts a mask token there.
+    """
+
+    embed_dim: int
+    grid: Grid
+    out_grid: Grid
+    num_prefix_tokens: int
+    in_chans: int
+    hidden: Hidden
+
+
+class Encoder(nn.Module, ABC):
+    """A network that reads a picture under a mask plan. Parameters carry timm's names."""
+
+    spec: EncoderSpec
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "b c h w"], plan: MaskPlan | None = None, noise: Noise | None = None
+    ) -> Encoded:
+        """Encode what the plan leaves visible; without a plan, everything.
+
+        `noise` decides stochastic depth in training; without it no block is skipped.
+        """
+
+    @abstractmethod
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute block activations in the backward pass instead of storing them."""

@@ -1,0 +1,155 @@
+"""Plain vision transformers from timm."""
+
+from typing import Literal
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
+from maskpre.encoders.blocks import residual_scales, run_blocks
+from maskpre.encoders.init import init_mae
+from maskpre.ops.patchify import patch_view
+from maskpre.ops.positions import sincos_2d
+from maskpre.types import Encoded, Grid, MaskPlan, Noise, gather_tokens
+
+Position = Literal["sincos", "sincos_row_first", "learned", "none"]
+
+
+class ViT(Encoder):
+    """Any timm `VisionTransformer` by name; sizes given here replace the named model's.
+
+    `hidden` "drop" encodes visible patches only (MAE), "replace" puts a learnt token where a patch is hidden
+    (SimMIM). `position` "sincos" is MAE's fixed table, "sincos_row_first" ColorMAE's, "learned" timm's.
+    `init` "mae" is MAE's, "timm" keeps the library's. `drop_path_rate` is the last block's, rising linearly.
+
+    Raises ValueError if the name is no timm VisionTransformer or sizes don't fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        img_size: int,
+        in_chans: int = 3,
+        patch_size: int | None = None,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        mlp_ratio: float | None = None,
+        class_token: bool | None = None,
+        reg_tokens: int | None = None,
+        init_values: float | None = None,
+        drop_path_rate: float = 0.0,
+        hidden: Hidden = "drop",
+        position: Position = "sincos",
+        init: Literal["mae", "timm"] = "mae",
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "patch_size": patch_size,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "mlp_ratio": mlp_ratio,
+            "class_token": class_token,
+            "reg_tokens": reg_tokens,
+            "init_values": init_values,
+            "pos_embed": "none" if position == "none" else None,
+        }
+        net = _create(name, img_size=img_size, in_chans=in_chans, sizes=sizes)
+        self.patch_embed = net.patch_embed
+        self.cls_token, self.reg_token, self.pos_embed = net.cls_token, net.reg_token, net.pos_embed
+        self.norm_pre, self.blocks, self.norm = net.norm_pre, net.blocks, net.norm
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, net.embed_dim)) if hidden == "replace" else None
+        self._prefix_has_position = not net.no_embed_class
+        self._drop_path = [float(r) for r in torch.linspace(0, drop_path_rate, len(self.blocks))]
+        self._recompute = False
+        grid = Grid(tuple(net.patch_embed.grid_size), tuple(net.patch_embed.patch_size))
+        self.spec = EncoderSpec(
+            embed_dim=net.embed_dim,
+            grid=grid,
+            out_grid=grid,
+            num_prefix_tokens=net.num_prefix_tokens,
+            in_chans=in_chans,
+            hidden=hidden,
+        )
+        if drop_path_rate > 0 and not all(isinstance(block, Block) for block in self.blocks):
+            raise ValueError(f"drop_path_rate {drop_path_rate}: {name!r} has blocks without stochastic depth")
+        if init == "mae":
+            self._init_mae()
+        if position.startswith("sincos"):
+            self._fix_positions(first="row" if position == "sincos_row_first" else "column")
+
+    def _init_mae(self) -> None:
+        init_mae(self)
+        for token in (self.cls_token, self.reg_token, self.mask_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+
+    def _fix_positions(self, *, first: str) -> None:
+        table = sincos_2d(self.spec.grid.shape, self.spec.embed_dim, first=first)
+        prefix = torch.zeros(self.pos_embed.shape[1] - len(table), table.shape[1])
+        self.pos_embed = nn.Parameter(torch.cat([prefix, table])[None], requires_grad=False)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute block activations in the backward pass."""
+        self._recompute = enable
+
+    def _embed(self, x: Float[Tensor, "b c h w"], keep: Tensor | None) -> Float[Tensor, "b n d"]:
+        """Patch embeddings, of the kept patches only where `keep` is given."""
+        embed = self.patch_embed
+        if keep is None:
+            return embed(x)
+        if type(embed) is not PatchEmbed:
+            return gather_tokens(embed(x), keep)
+        rows, cols = keep // self.spec.grid.shape[1], keep % self.spec.grid.shape[1]
+        samples = torch.arange(len(x), device=x.device)[:, None]
+        patches = patch_view(x, self.spec.grid)[samples, rows, cols].flatten(2)
+        return embed.norm(nn.functional.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias))
+
+    def _add_positions(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
+        if self.pos_embed is None:
+            return tokens
+        table = self.pos_embed[:, -self.spec.grid.num_cells :]
+        return tokens + (table if keep is None else table[0][keep])
+
+    def _prefix(self, batch: int) -> list[Tensor]:
+        prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        if not prefix:
+            return []
+        tokens = torch.cat(prefix, dim=1)
+        if self.pos_embed is not None and self._prefix_has_position:
+            tokens = tokens + self.pos_embed[:, : tokens.shape[1]]
+        return [tokens.expand(batch, -1, -1)]
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], plan: MaskPlan | None = None, noise: Noise | None = None
+    ) -> Encoded:
+        """Encode under the plan; see `Encoder.forward`."""
+        keep = plan.keep if plan is not None and self.spec.hidden == "drop" else None
+        tokens = self._embed(x, keep)
+        if plan is not None and self.mask_token is not None:
+            tokens = torch.where(plan.mask[..., None], self.mask_token.to(tokens.dtype), tokens)
+        tokens = torch.cat([*self._prefix(len(x)), self._add_positions(tokens, keep)], dim=1)
+        scales = residual_scales(noise, self._drop_path, training=self.training)
+        tokens = self.norm(run_blocks(self.blocks, self.norm_pre(tokens), scales, recompute=self._recompute))
+        split = self.spec.num_prefix_tokens
+        covers = None if keep is None else "visible"
+        return Encoded(
+            tokens[:, split:], self.spec.out_grid, ids=keep, covers=covers, prefix=tokens[:, :split]
+        )
+
+
+def _create(name: str, *, img_size: int, in_chans: int, sizes: dict[str, object]) -> VisionTransformer:
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "vit_small_patch16_224"
+        raise ValueError(f"timm has no model {name!r}; some it has: {close}")
+    given = {key: value for key, value in sizes.items() if value is not None}
+    net = timm.create_model(name, num_classes=0, global_pool="", img_size=img_size, in_chans=in_chans, **given)
+    if not isinstance(net, VisionTransformer):
+        raise ValueError(f"timm model {name!r} is a {type(net).__name__}, not a VisionTransformer")
+    return net

@@ -1,0 +1,29 @@
+"""What every loss is: a number for the batch and one per token."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LossTerm(NamedTuple):
+    """The value to minimise, and the map it came from (before weights and reduction)."""
+
+    value: Float[Tensor, ""]
+    per_token: Float[Tensor, "b n"]
+
+
+class Loss(nn.Module, ABC):
+    """Compares predictions with targets; the reduction is the published one of the system it is named for."""
+
+    @abstractmethod
+    def forward(
+        self,
+        prediction: Float[Tensor, "b n k"],
+        target: Float[Tensor, "b n k"],
+        weight: Float[Tensor, "b n #k"] | None,
+    ) -> LossTerm:
+        """Reduce over the region. `weight` is 1 (or a share) inside it, 0 outside, per token or per value;
+        None means that every token given counts fully.
+        """

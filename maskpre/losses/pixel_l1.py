@@ -1,0 +1,32 @@
+"""Absolute error per pixel."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from maskpre.losses.base import Loss, LossTerm
+
+
+class PixelL1(Loss):
+    """Sum of absolute errors over the region / (its pixels + 1e-5) / channels (SimMIM, Xie et al. 2022, eq. 1).
+
+    Pixels are counted once, whatever the number of channels `in_chans`; a token's values are its pixels.
+    """
+
+    def __init__(self, *, in_chans: int) -> None:
+        super().__init__()
+        self.in_chans = in_chans
+
+    def forward(
+        self,
+        prediction: Float[Tensor, "b n k"],
+        target: Float[Tensor, "b n k"],
+        weight: Float[Tensor, "b n #k"] | None,
+    ) -> LossTerm:
+        """See `Loss.forward`."""
+        error = (prediction - target).abs()
+        per_token = error.mean(dim=-1)
+        if weight is None:
+            pixels = error.new_tensor(error.numel() / self.in_chans)
+            return LossTerm(error.sum() / (pixels + 1e-5) / self.in_chans, per_token)
+        pixels = weight.expand_as(error).sum() / self.in_chans
+        return LossTerm((error * weight).sum() / (pixels + 1e-5) / self.in_chans, per_token)

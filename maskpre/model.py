@@ -1,0 +1,55 @@
+"""The loop every system goes through. It knows no system."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from maskpre.encoders.base import Encoder
+from maskpre.masking.base import Masking
+from maskpre.objectives import Objective
+from maskpre.passes import Pass
+from maskpre.predictors.base import Predictor
+from maskpre.targets.base import Target
+from maskpre.types import Noise, Step
+
+
+class MaskedModel(nn.Module):
+    """Views, passes, objectives, and their weighted sum.
+
+    `encoder` is the student, which passes call "encoder"; `teachers` are further networks by name. Passes and
+    objectives run in the order given.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: nn.Module,
+        encoder: Encoder,
+        maskings: Mapping[str, Masking],
+        predictors: Mapping[str, Predictor],
+        targets: Mapping[str, Target],
+        passes: Mapping[str, Pass],
+        objectives: Mapping[str, Objective],
+        teachers: Mapping[str, Encoder] | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.encoder = inputs, encoder
+        self.maskings, self.predictors = nn.ModuleDict(maskings), nn.ModuleDict(predictors)
+        self.targets, self.objectives = nn.ModuleDict(targets), nn.ModuleDict(objectives)
+        self.teachers = nn.ModuleDict(teachers or {})
+        self.passes = dict(passes)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Everything a pass can run, by name."""
+        return {"encoder": self.encoder, **self.teachers}
+
+    def forward(self, batch: dict[str, Tensor], *, noise: Noise, progress: float) -> Step:
+        """One step: the returned record holds the total loss and all that led to it."""
+        step = Step(batch=batch, views=self.inputs(batch), noise=noise, progress=progress)
+        for name, run in self.passes.items():
+            run(name, step, networks=self.networks, maskings=self.maskings, predictors=self.predictors)
+        for name, objective in self.objectives.items():
+            step.losses[name], step.loss_maps[name] = objective(step, self.targets[objective.target])
+        step.total = sum(self.objectives[name].weight * loss for name, loss in step.losses.items())
+        return step

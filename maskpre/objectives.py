@@ -1,0 +1,70 @@
+"""A prediction held against a target on a region."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maskpre.losses.base import Loss, LossTerm
+from maskpre.targets.base import Target
+from maskpre.types import Grid, Located, MaskPlan, Step, align, gather_tokens, refine, split_cells
+
+
+def region_weight(
+    plan: MaskPlan, region: str, prediction: Located
+) -> Float[Tensor, "b n #k"] | None:
+    """How much each predicted token, or each of its values, belongs to a region; None if all do fully.
+
+    Where the plan's units are finer than the predicted cells, the weight is per pixel of the cell, in the
+    order (row, column, channel). Raises ValueError if the values can't be pixels then.
+    """
+    if prediction.covers == region or region == "all":
+        return None
+    weight = plan.region(region)
+    if prediction.grid != plan.grid:
+        weight = _cell_weight(weight, plan, prediction)
+    else:
+        weight = weight[..., None]
+    weight = weight.to(prediction.tokens.dtype)
+    return weight if prediction.ids is None else gather_tokens(weight, prediction.ids)
+
+
+def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located) -> Tensor:
+    grid, values = prediction.grid, prediction.tokens.shape[-1]
+    if plan.settles(grid):
+        return split_cells(weight, plan.grid, grid)[:, :, :1]
+    pixels = Grid.over(grid.input_size, (1,) * len(grid.shape))
+    per_pixel = split_cells(refine(weight, plan.grid, pixels), pixels, grid)
+    if values % per_pixel.shape[-1]:
+        raise ValueError(
+            f"hidden units of {plan.unit.stride} pixels cut predicted cells of {grid.stride}, and {values} "
+            "values per cell are no pixels; use units that are a multiple of the cell"
+        )
+    return per_pixel.repeat_interleave(values // per_pixel.shape[-1], dim=-1)
+
+
+class Objective(nn.Module):
+    """A loss between what `predictor` says and a target on `region`, counted `weight` times.
+
+    `plan` names the pass whose plan the region refers to.
+    """
+
+    def __init__(
+        self,
+        *,
+        predictor: str,
+        target: str,
+        loss: Loss,
+        region: str = "masked",
+        weight: float = 1.0,
+        plan: str = "student",
+    ) -> None:
+        super().__init__()
+        self.predictor, self.target, self.loss = predictor, target, loss
+        self.region, self.weight, self.plan = region, weight, plan
+
+    def forward(self, step: Step, target: Target) -> tuple[Tensor, Located]:
+        """The unweighted loss and its map per token."""
+        prediction = step.predictions[self.predictor]
+        values = align(target(step), like=prediction)
+        weight = region_weight(step.plans[self.plan], self.region, prediction)
+        term: LossTerm = self.loss(prediction.tokens, values, weight)
+        return term.value, Located(term.per_token[..., None], prediction.grid, prediction.ids)

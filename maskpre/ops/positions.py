@@ -1,0 +1,28 @@
+"""Fixed position tables."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def sincos_1d(positions: Float[Tensor, "n"], width: int) -> Float[Tensor, "n d"]:
+    """Sines then cosines of positions * 10000^(-2k/width), k < width/2, in float64."""
+    if width % 2:
+        raise ValueError(f"a sin-cos table needs an even width per axis, got {width}")
+    omega = 10000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    angles = positions.double()[:, None] * omega
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def sincos_2d(shape: tuple[int, int], width: int, *, first: str = "column") -> Float[Tensor, "l d"]:
+    """Table for a grid of (rows, columns); one half of the width per axis, computed in float64.
+
+    `first` says which index the first half encodes: "column" as in facebookresearch/mae (He et al. 2022),
+    "row" as in mmpretrain and ColorMAE.
+    """
+    if width % 4:
+        raise ValueError(f"a 2-D sin-cos table needs a width divisible by 4, got {width}")
+    rows = torch.arange(shape[0]).repeat_interleave(shape[1])
+    cols = torch.arange(shape[1]).repeat(shape[0])
+    halves = (cols, rows) if first == "column" else (rows, cols)
+    return torch.cat([sincos_1d(half, width // 2) for half in halves], dim=1).float()

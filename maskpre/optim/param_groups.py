@@ -1,0 +1,149 @@
+"""Which parameters decay, and at which share of the learning rate each layer moves."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from maskpre.errors import UserError
+
+DecayPolicyName = Literal[
+    "mae", "mae_finetune", "mmpretrain", "simmim_swin", "simmim_swin_finetune", "simmim_vit", "all"
+]
+NamedParameters = Iterable[tuple[str, nn.Parameter]]
+ParamGroup = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayPolicy:
+    """Rule that exempts parameters from weight decay.
+
+    `exempt_vectors` covers 1-D parameters and names ending in `.bias`; `exempt_leaves` the last component of
+    the name; `exempt_substrings` any part of it.
+    """
+
+    exempt_vectors: bool = True
+    exempt_leaves: tuple[str, ...] = ()
+    exempt_substrings: tuple[str, ...] = ()
+
+    def decays(self, name: str, parameter: torch.Tensor) -> bool:
+        """Whether weight decay applies to this parameter."""
+        if self.exempt_vectors and (parameter.ndim == 1 or name.endswith(".bias")):
+            return False
+        if name.rpartition(".")[2] in self.exempt_leaves:
+            return False
+        return not any(part in name for part in self.exempt_substrings)
+
+
+DECAY_POLICIES: Mapping[DecayPolicyName, DecayPolicy] = {
+    # timm's add_weight_decay: class and mask token have three dimensions and are decayed.
+    "mae": DecayPolicy(),
+    "mae_finetune": DecayPolicy(exempt_leaves=("cls_token", "pos_embed")),
+    # mmpretrain's custom keys match anywhere; "ln" are its layer norms, which timm calls "norm".
+    "mmpretrain": DecayPolicy(
+        exempt_vectors=False,
+        exempt_substrings=("bias", "ln", "norm", "pos_embed", "cls_token", "mask_token"),
+    ),
+    # In pre-training the official keyword for the relative-position tables matches no name: they decay.
+    "simmim_swin": DecayPolicy(exempt_leaves=("absolute_pos_embed", "mask_token")),
+    "simmim_swin_finetune": DecayPolicy(
+        exempt_leaves=("absolute_pos_embed", "mask_token"),
+        exempt_substrings=("relative_position_bias_table",),
+    ),
+    "simmim_vit": DecayPolicy(exempt_leaves=("cls_token", "pos_embed")),
+    "all": DecayPolicy(exempt_vectors=False),
+}
+
+
+def weight_decay_split(
+    named_parameters: NamedParameters, policy: DecayPolicyName
+) -> tuple[list[str], list[str]]:
+    """Names of the trainable parameters that decay and of those that do not, in the given order."""
+    decayed: list[str] = []
+    exempt: list[str] = []
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            (decayed if DECAY_POLICIES[policy].decays(name, parameter) else exempt).append(name)
+    return decayed, exempt
+
+
+def layer_decay_table(
+    names: Iterable[str], *, decay: float, naming: Literal["timm", "official"] = "timm"
+) -> dict[str, float]:
+    """Layer-wise learning-rate scales `decay ** (N + 1 - id)` of a ViT, BEiT or Swin.
+
+    ViT: tokens, positions and patch embedding have id 0, block i has i + 1, the rest N + 1. Swin: blocks are
+    counted over the stages, and the merging that follows stage k has the id of that stage's last block. timm
+    names this merging `layers.(k+1).downsample`, the official code `layers.k.downsample` (`naming`).
+    Raises UserError for names of any other kind of network.
+    """
+    names = list(names)
+    swin_blocks = [match for name in names if (match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name))]
+    vit_blocks = [int(match[1]) for name in names if (match := re.match(r"blocks\.(\d+)\.", name))]
+    if vit_blocks:
+        top = max(vit_blocks) + 2
+        ids = {name: _vit_layer(name, top) for name in names}
+    elif swin_blocks:
+        stages = sorted({(int(match[1]), int(match[2])) for match in swin_blocks})
+        depths = [sum(stage == k for stage, _ in stages) for k in range(stages[-1][0] + 1)]
+        top = sum(depths) + 1
+        ids = {name: _swin_layer(name, depths, after_stage=naming == "official") for name in names}
+    else:
+        raise UserError("layer_decay needs a network with `blocks.*` (ViT) or `layers.*.blocks.*` (Swin)")
+    return {name: decay ** (top - layer) for name, layer in ids.items()}
+
+
+def _vit_layer(name: str, top: int) -> int:
+    if name in ("cls_token", "reg_token", "mask_token", "pos_embed") or name.startswith("patch_embed."):
+        return 0
+    block = re.match(r"blocks\.(\d+)\.", name)
+    return int(block[1]) + 1 if block else top
+
+
+def _swin_layer(name: str, depths: list[int], *, after_stage: bool) -> int:
+    if name == "mask_token" or name.startswith("patch_embed."):
+        return 0
+    if block := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
+        return sum(depths[: int(block[1])]) + int(block[2]) + 1
+    if merging := re.match(r"layers\.(\d+)\.downsample\.", name):
+        return sum(depths[: int(merging[1]) + int(after_stage)])
+    return sum(depths) + 1
+
+
+def build_param_groups(
+    named_parameters: NamedParameters,
+    *,
+    lr: float,
+    weight_decay: float,
+    policy: DecayPolicyName,
+    lr_scales: Mapping[str, float] | None = None,
+) -> list[ParamGroup]:
+    """Torch parameter groups, one per (layer scale, decay or not), lowest scale first.
+
+    Each has `params`, `lr` (already multiplied by the scale), `lr_scale`, `weight_decay`, and a readable
+    `name`. Frozen parameters are left out. Raises UserError if nothing is trainable.
+    """
+    groups: dict[tuple[float, bool], ParamGroup] = {}
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad:
+            continue
+        scale = 1.0 if lr_scales is None else lr_scales[name]
+        decays = DECAY_POLICIES[policy].decays(name, parameter)
+        group = groups.setdefault((scale, decays), _empty_group(scale, decays, lr, weight_decay))
+        group["params"].append(parameter)
+    if not groups:
+        raise UserError("nothing to optimise: no parameter requires a gradient")
+    return [groups[key] for key in sorted(groups)]
+
+
+def _empty_group(scale: float, decays: bool, lr: float, weight_decay: float) -> ParamGroup:
+    return {
+        "name": f"lr*{scale:.4g}/{'decay' if decays else 'no_decay'}",
+        "params": [],
+        "lr": lr * scale,
+        "lr_scale": scale,
+        "weight_decay": weight_decay if decays else 0.0,
+    }

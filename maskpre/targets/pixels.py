@@ -1,0 +1,66 @@
+"""The picture itself as a target."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maskpre.ops.patchify import patchify
+from maskpre.targets.base import Target
+from maskpre.types import Grid, Located, Step
+
+Normalize = Literal["none", "patch", "window"]
+
+
+def normalize_patches(patches: Float[Tensor, "b l k"], eps: float = 1e-6) -> Float[Tensor, "b l k"]:
+    """Each patch minus its mean, over its unbiased standard deviation (MAE, He et al. 2022, section 3)."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + eps).sqrt()
+
+
+def normalize_window(
+    image: Float[Tensor, "b c h w"], window: int, eps: float = 1e-6
+) -> Float[Tensor, "b c h w"]:
+    """Each pixel standardised by the pixels of a `window` x `window` square round it, per channel.
+
+    The unbiased variance over the pixels of the square that lie inside the picture; the way SimMIM's
+    authors normalise targets in later runs (Xie et al. 2023, "On Data Scaling in MIM").
+    """
+    ones = torch.ones_like(image[:1, :1])
+    pool = nn.AvgPool2d(window, stride=1, padding=window // 2, count_include_pad=False)
+    # The average of ones over the padded square, times its size, is how many pixels lie inside.
+    inside = nn.functional.avg_pool2d(ones, window, stride=1, padding=window // 2) * window**2
+    mean, square = pool(image), pool(image**2)
+    variance = ((square - mean**2) * inside / (inside - 1)).clamp(min=0)
+    return (image - mean) / (variance + eps).sqrt()
+
+
+class PixelTarget(Target):
+    """Pixels of every patch, in the order (row, column, channel).
+
+    `normalize`: "none" leaves the normalised picture as it is, "patch" standardises each patch with its own
+    statistics (MAE), "window" each pixel with those of a sliding odd `window` (SimMIM's later runs).
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: Grid,
+        in_chans: int,
+        normalize: Normalize = "none",
+        window: int = 47,
+        view: str = "image",
+    ) -> None:
+        super().__init__(grid=grid, dim=grid.stride[0] * grid.stride[1] * in_chans)
+        if normalize == "window" and (window < 3 or window % 2 == 0):
+            raise ValueError(f"window must be odd and at least 3 pixels, got {window}")
+        self.normalize, self.window, self.view = normalize, window, view
+
+    def forward(self, step: Step) -> Located:
+        """The patches of the step's view."""
+        image = step.views[self.view]
+        if self.normalize == "window":
+            image = normalize_window(image, self.window)
+        patches = patchify(image, self.grid)
+        return Located(normalize_patches(patches) if self.normalize == "patch" else patches, self.grid)
