@@ -21,8 +21,8 @@ ParamGroup = dict[str, Any]
 class DecayPolicy:
     """Rule that exempts parameters from weight decay.
 
-    `exempt_vectors` covers 1-D parameters and names ending in `.bias`; `exempt_leaves` the last component of
-    the name; `exempt_substrings` any part of it.
+    `exempt_vectors` covers scalars, 1-D parameters and names ending in `.bias`; `exempt_leaves` the last
+    component of the name; `exempt_substrings` any part of it.
     """
 
     exempt_vectors: bool = True
@@ -31,7 +31,7 @@ class DecayPolicy:
 
     def decays(self, name: str, parameter: torch.Tensor) -> bool:
         """Whether weight decay applies to this parameter."""
-        if self.exempt_vectors and (parameter.ndim == 1 or name.endswith(".bias")):
+        if self.exempt_vectors and (parameter.ndim <= 1 or name.endswith(".bias")):
             return False
         if name.rpartition(".")[2] in self.exempt_leaves:
             return False

@@ -30,7 +30,7 @@ def warmup_cosine(epoch: float, *, peak: float, min_lr: float, warmup_epochs: fl
 def chained_cosine(
     step: int, *, peak: float, min_lr: float, warmup_factor: float, warmup_steps: int, total_steps: int
 ) -> float:
-    """mmengine's LinearLR followed by CosineAnnealingLR, both counted in iterations.
+    """The LinearLR of mmengine followed by CosineAnnealingLR, both counted in iterations.
 
     The linear part reaches the peak one step before it ends, so two steps run at the peak.
     """
@@ -44,7 +44,7 @@ def chained_cosine(
 def overlapping_cosine(
     t: int, *, peak: float, min_lr: float, warmup_lr: float, warmup_steps: int, total_steps: int
 ) -> float:
-    """timm's cosine without `warmup_prefix`: the curve starts at t = 0 and is joined after the warm-up."""
+    """Cosine of timm without `warmup_prefix`: the curve starts at t = 0 and is joined after the warm-up."""
     if t < warmup_steps:
         return warmup_lr + t * ((peak - warmup_lr) / warmup_steps)
     if t >= total_steps:

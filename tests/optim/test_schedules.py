@@ -1,0 +1,105 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from timm.scheduler import CosineLRScheduler
+
+from maskpre.errors import UserError
+from maskpre.optim import (
+    ChainedCosine,
+    LrRun,
+    MultiStep,
+    OverlappingCosine,
+    WarmupCosine,
+    lambda_lr,
+    warmup_cosine,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.mark.parametrize("name", ["mae/pretrain_normpix", "mae/pretrain_pixels"])
+def test_warmup_cosine_meets_the_official_points_exactly(name):
+    settings = json.loads((GOLDEN / name / "case.json").read_text())["extras"]["lr_schedule"]
+    for epoch, lr in settings["points_epoch_lr"]:
+        ours = warmup_cosine(
+            epoch,
+            peak=settings["lr"],
+            min_lr=settings["min_lr"],
+            warmup_epochs=settings["warmup_epochs"],
+            epochs=settings["epochs"],
+        )
+        assert ours == lr
+
+
+def run(peak=1e-3, batch_ratio=1.0, total_steps=100, steps_per_epoch=10):
+    return LrRun(peak=peak, batch_ratio=batch_ratio, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+
+
+def test_warmup_cosine_counts_fractional_epochs_and_scales_the_floor_with_the_layer():
+    curve = WarmupCosine(warmup_epochs=2, min_lr=1e-4).bind(run())
+    assert curve(5) == pytest.approx(1e-3 * 0.25)
+    assert curve(60) == pytest.approx(1e-4 + 9e-4 * 0.5)
+    assert curve(100, 0.5) == pytest.approx(0.5e-4)
+
+
+def test_chained_cosine_peaks_on_the_last_warmup_step_and_the_first_cosine_step():
+    curve = ChainedCosine(warmup_epochs=2, warmup_factor=1e-4).bind(run())
+    assert curve(0) == pytest.approx(1e-7)
+    assert curve(19) == pytest.approx(1e-3)
+    assert curve(20) == pytest.approx(1e-3)
+    assert curve(21) == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi / 80)))
+
+
+@pytest.mark.parametrize("batch_ratio", [1.0, 4.0])
+@pytest.mark.parametrize("layer_scale", [1.0, 0.3])
+def test_overlapping_cosine_is_timms_scheduler_one_step_late(batch_ratio, layer_scale):
+    peak = 1e-3 * batch_ratio * layer_scale
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    official = CosineLRScheduler(
+        optimizer,
+        t_initial=100,
+        lr_min=1e-5 * batch_ratio,
+        warmup_lr_init=1e-6 * batch_ratio,
+        warmup_t=20,
+        cycle_limit=1,
+        t_in_epochs=False,
+    )
+    schedule = OverlappingCosine(warmup_epochs=2, warmup_lr=1e-6, min_lr=1e-5)
+    curve = schedule.bind(run(peak=1e-3 * batch_ratio, batch_ratio=batch_ratio))
+    for step in range(100):
+        assert curve(step, layer_scale) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        official.step_update(step)
+
+
+def test_multi_step_drops_at_its_milestone_one_step_late():
+    curve = MultiStep(warmup_epochs=1, warmup_lr=1e-6, milestones=[7]).bind(run(batch_ratio=2.0))
+    assert curve(0) == curve(1) == pytest.approx(2e-6)
+    assert curve(70) == pytest.approx(1e-3)
+    assert curve(71) == pytest.approx(1e-4)
+
+
+def test_a_warmup_that_outlasts_the_run_is_refused():
+    with pytest.raises(
+        UserError, match=r"warmup_epochs \(40\) must .* less than the epochs of the run \(10\)"
+    ):
+        WarmupCosine(warmup_epochs=40).bind(run())
+
+
+def test_lambda_lr_brings_the_curve_and_the_layer_scale_to_the_optimizer():
+    heavy, light = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD(
+        [{"params": [heavy]}, {"params": [light], "lr": 1e-4, "lr_scale": 0.1}], lr=1e-3
+    )
+    curve = WarmupCosine(warmup_epochs=2).bind(run())
+    scheduler = lambda_lr(optimizer, curve)
+    for step in range(30):
+        lrs = [group["lr"] for group in optimizer.param_groups]
+        assert lrs == pytest.approx([curve(step), 0.1 * curve(step)], rel=1e-12)
+        optimizer.step()
+        scheduler.step()
+    resumed = lambda_lr(optimizer_with_two_groups(), curve)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert resumed.get_last_lr() == scheduler.get_last_lr()
