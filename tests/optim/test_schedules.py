@@ -89,10 +89,12 @@ def test_a_warmup_that_outlasts_the_run_is_refused():
 
 
 def test_lambda_lr_brings_the_curve_and_the_layer_scale_to_the_optimizer():
-    heavy, light = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.SGD(
-        [{"params": [heavy]}, {"params": [light], "lr": 1e-4, "lr_scale": 0.1}], lr=1e-3
-    )
+    def optimizer_with_two_groups():
+        heavy, light = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+        light_group = {"params": [light], "lr": 1e-4, "lr_scale": 0.1}
+        return torch.optim.SGD([{"params": [heavy]}, light_group], lr=1e-3)
+
+    optimizer = optimizer_with_two_groups()
     curve = WarmupCosine(warmup_epochs=2).bind(run())
     scheduler = lambda_lr(optimizer, curve)
     for step in range(30):
