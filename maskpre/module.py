@@ -1,0 +1,80 @@
+"""Lightning's view of a model: it calls the loop, optimises, and logs. It knows no system."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from maskpre.model import MaskedModel
+from maskpre.ops.noise import KeyedNoise
+from maskpre.types import Step
+
+OptimizerBuilder = Callable[..., tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
+
+FROZEN = ("teachers.",)
+
+
+class PretrainModule(LightningModule):
+    """Trains a `MaskedModel` for `total_steps` optimiser steps.
+
+    Every random draw is keyed by `seed` and the samples; `config` (plain containers) goes into checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: MaskedModel,
+        build_optimizer: OptimizerBuilder,
+        total_steps: int,
+        seed: int,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.build_optimizer = build_optimizer
+        self.total_steps, self.seed, self.config = total_steps, seed, config
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done, in [0, 1]."""
+        return min(self.global_step / self.total_steps, 1.0)
+
+    def noise(self, batch: dict[str, Tensor]) -> KeyedNoise:
+        """The noise that belongs to these samples."""
+        return KeyedNoise(self.seed, batch["epoch"], batch["index"])
+
+    def forward(self, batch: dict[str, Tensor]) -> Step:
+        """One step of the model at the current progress."""
+        return self.model(batch, noise=self.noise(batch), progress=self.progress)
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Seed what still draws from torch's own generator (dropout), so that a resumed step repeats."""
+        torch.manual_seed(hash((self.seed, self.global_rank, batch_idx)) % 2**63)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Any]:
+        """The loss to minimise, and the step for callbacks."""
+        step = self(batch)
+        terms = {f"loss/{name}": loss.detach() for name, loss in step.losses.items()}
+        if len(terms) > 1:
+            self.log_dict(terms)
+        return {"loss": step.total, "step": step}
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser, and its schedule as a function of the optimiser step."""
+        named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith(FROZEN)]
+        optimizer, schedule = self.build_optimizer(named)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the model under its own names, without frozen teachers, and the configuration beside it."""
+        state = self.model.state_dict()
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(FROZEN)}
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Undo what saving did to the names."""
+        frozen = {k: v for k, v in self.model.state_dict().items() if k.startswith(FROZEN)}
+        state = {**checkpoint["state_dict"], **frozen}
+        checkpoint["state_dict"] = {f"model.{key}": value for key, value in state.items()}
