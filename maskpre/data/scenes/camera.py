@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from maskpre.data.scenes.vectors import Matrix, Vector, Vectors, unit, vector
+from maskpre.data.scenes.vectors import Matrix, Vector, Vectors, cross, unit, vector
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,24 +24,21 @@ class Camera:
     def axes(self) -> Matrix:
         """Columns: right, up, and forward along the optical axis, each of length 1."""
         forward = unit(self.target - self.position)
-        right = unit(np.cross(forward, vector(0, 1, 0)))
-        return np.stack([right, np.cross(right, forward), forward], axis=1)
+        right = unit(cross(forward, vector(0, 1, 0)))
+        return np.stack([right, cross(right, forward), forward], axis=1)
 
     def at(self, time: float) -> "Camera":
         """The camera after it moved for `time`."""
         shift = self.velocity * np.float32(time)
         return replace(self, position=self.position + shift, target=self.target + shift)
 
-    def directions(self, *, size: int, supersampling: int) -> Vectors:
-        """Ray directions of length 1 for a square picture.
+    def directions(self, *, size: int, place: tuple[float, float] = (0.5, 0.5)) -> Vectors:
+        """Directions of length 1 of the size ** 2 rays of a square picture, row by row from the top left.
 
-        The n = supersampling ** 2 * size ** 2 columns go over the places inside a pixel first, then over rows
-        from the top and columns from the left, so that a picture is the mean over the leading axis of
-        (supersampling ** 2, size, size).
+        Each ray goes through the same `place` of its pixel: (across, down), both in 0..1.
         """
-        fine = size * supersampling
-        line = ((np.arange(fine, dtype=np.float32) + 0.5) / fine * 2 - 1).reshape(size, supersampling).T
-        line = line * np.float32(math.tan(self.field_of_view / 2))
-        rows, columns = np.broadcast_arrays(-line[:, None, :, None], line[None, :, None, :])
-        in_camera = np.stack([columns.ravel(), rows.ravel(), np.ones(fine * fine, np.float32)])
-        return self.axes @ unit(in_camera)
+        steps = np.arange(size, dtype=np.float32)
+        reach = np.float32(math.tan(self.field_of_view / 2))
+        across, down = (((steps + np.float32(p)) * np.float32(2 / size) - 1) * reach for p in place)
+        right, up, forward = (axis[:, None, None] for axis in self.axes.T)
+        return unit((right * across + forward - up * down[:, None]).reshape(3, -1))

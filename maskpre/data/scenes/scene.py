@@ -7,7 +7,7 @@ import numpy as np
 from maskpre.data.scenes.camera import Camera
 from maskpre.data.scenes.patterns import Pattern
 from maskpre.data.scenes.shapes import Shape
-from maskpre.data.scenes.vectors import Matrix, Vector
+from maskpre.data.scenes.vectors import Matrix, Vector, cross, unit
 from maskpre.data.scenes.vectors import rotation as rotation_matrix
 
 
@@ -47,13 +47,20 @@ class Light:
     ambient: float
     width: float
 
+    def towards(self, place: tuple[float, float]) -> Vector:
+        """Direction of length 1 to a place of the square; both coordinates in 0..1."""
+        side = unit(cross(self.direction, np.roll(self.direction, 1)))
+        other = cross(self.direction, side)
+        across, along = (np.float32((p - 0.5) * self.width) for p in place)
+        return unit(self.direction + across * side + along * other)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Background:
     """A ground plane y = 0 in two smoothly mixed colours under a sky that fades from horizon to zenith.
 
-    `waves` (2, k) are wave vectors of the ground's mixture in radians per unit of length, `phases` (k) shifts;
-    `haze` is the distance after which the ground is 63% horizon.
+    `waves` (2, k) are wave vectors of the ground's mixture in radians per unit of length, `phases` (k) their
+    shifts; `haze` is the distance after which the ground is 63% horizon.
     """
 
     ground: tuple[Vector, Vector]
@@ -66,7 +73,7 @@ class Background:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """Bodies on a ground under a light; `bodies[0]` is the one the label speaks of, the others are in the way."""
+    """Bodies on a ground under a light; the label speaks of `bodies[0]`, the others are in its way."""
 
     bodies: tuple[Body, ...]
     light: Light
@@ -78,3 +85,7 @@ class Scene:
         """The scene after bodies and camera moved for `time`."""
         bodies = tuple(body.at(time) for body in self.bodies)
         return replace(self, bodies=bodies, camera=self.camera.at(time))
+
+    def seen_by(self, camera: Camera) -> "Scene":
+        """The same scene before another camera."""
+        return replace(self, camera=camera)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from maskpre.data.scenes.scene import Body
-from maskpre.data.scenes.vectors import Origins, Scalars, Vectors, dot
+from maskpre.data.scenes.vectors import Columns, Scalars, Vectors, dot
 
 SKY = 0
 GROUND = 1
@@ -21,7 +21,7 @@ class Hits:
     owner: UInt8[np.ndarray, "n"]
 
 
-def first_hits(bodies: tuple[Body, ...], origin: Origins, directions: Vectors) -> Hits:
+def first_hits(bodies: tuple[Body, ...], origin: Float32[np.ndarray, "3 1"], directions: Vectors) -> Hits:
     """Trace rays of unit direction from one common origin above the ground against bodies and ground."""
     falling = directions[1] < -1e-6
     distance = np.where(falling, -origin[1] / np.where(falling, directions[1], -1), np.float32(np.inf))
@@ -35,8 +35,10 @@ def first_hits(bodies: tuple[Body, ...], origin: Origins, directions: Vectors) -
     return Hits(distance=distance, owner=owner)
 
 
-def shadowed(bodies: tuple[Body, ...], points: Vectors, towards_light: Vectors) -> Bool[np.ndarray, "n"]:
-    """True where the way from a point (just above its surface) towards the light is blocked."""
+def shadowed(
+    bodies: tuple[Body, ...], points: Vectors, towards_light: Float32[np.ndarray, "3 1"]
+) -> Bool[np.ndarray, "n"]:
+    """True where something blocks the way from a point, just above its surface, towards the light."""
     blocked = np.zeros(points.shape[1], bool)
     for body in bodies:
         rays = _candidates(body, points, towards_light)
@@ -44,7 +46,7 @@ def shadowed(bodies: tuple[Body, ...], points: Vectors, towards_light: Vectors) 
     return blocked
 
 
-def _candidates(body: Body, origins: Origins, directions: Vectors) -> Int64[np.ndarray, "m"]:
+def _candidates(body: Body, origins: Columns, directions: Columns) -> Int64[np.ndarray, "m"]:
     """Rays that meet the body's bounding sphere."""
     to_centre = body.position[:, None] - origins
     along = dot(to_centre, directions)
@@ -53,9 +55,14 @@ def _candidates(body: Body, origins: Origins, directions: Vectors) -> Int64[np.n
 
 
 def _intersect(
-    body: Body, origins: Origins, directions: Vectors, rays: Int64[np.ndarray, "m"]
-) -> Scalars:
-    ways = body.rotation.T @ directions[:, rays]
-    starts = origins if origins.shape[1] == 1 else origins[:, rays]
-    starts = body.rotation.T @ (starts - body.position[:, None])
-    return body.shape.intersect(np.broadcast_to(starts, ways.shape), ways)
+    body: Body, origins: Columns, directions: Columns, rays: Int64[np.ndarray, "m"]
+) -> Float32[np.ndarray, "m"]:
+    """Distance along the chosen rays to the body, inf where they miss it."""
+    starts = body.rotation.T @ (_choose(origins, rays) - body.position[:, None])
+    ways = body.rotation.T @ _choose(directions, rays)
+    shape = (3, rays.size)
+    return body.shape.intersect(np.broadcast_to(starts, shape), np.broadcast_to(ways, shape))
+
+
+def _choose(columns: Columns, rays: Int64[np.ndarray, "m"]) -> Float32[np.ndarray, "3 #m"]:
+    return columns if columns.shape[1] == 1 else columns[:, rays]

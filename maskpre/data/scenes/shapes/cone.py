@@ -36,7 +36,7 @@ class Cone(Shape):
         b = ox * dx + oz * dz + slope_squared * below_apex * dy
         c = ox * ox + oz * oz - slope_squared * below_apex * below_apex
         square = b * b - a * c
-        # Of the two roots q / a and c / q neither cancels, also where the ray is parallel to the side (a = 0).
+        # Neither root, q / a or c / q, cancels, also where the ray is parallel to the side (a = 0).
         q = -(b + np.copysign(np.sqrt(np.maximum(square, 0)), b))
         best = np.full_like(a, np.inf)
         for above, under in ((q, a), (c, q)):
