@@ -1,0 +1,6 @@
+"""Pictures in, uint8 batches out."""
+
+from maskpre.data.kinds import DemoData, FolderData, ImageNetData, WebDatasetData
+from maskpre.data.module import PretrainData
+
+__all__ = ["DemoData", "FolderData", "ImageNetData", "PretrainData", "WebDatasetData"]

@@ -1,0 +1,105 @@
+"""The kinds of data set a config can name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskpre.data.demo import default_cache_dir, ensure_demo
+from maskpre.data.module import PretrainData, Split
+from maskpre.data.sources import FolderLabels, FolderSource, ShardSource, Source
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FolderData(PretrainData):
+    """Pictures in a folder at any depth; see FolderSource for `labels`.
+
+    Args:
+        root: the folder.
+        val_root: folder of the val split, with the classes of `root`; None for none.
+        labels: "auto", "folders" (first-level folders are the classes) or "none".
+    """
+
+    root: str
+    val_root: str | None = None
+    labels: FolderLabels = "auto"
+
+    def make_source(self, split: Split) -> Source | None:
+        """The folder of `split`."""
+        if split == "train":
+            return FolderSource(root=self.root, labels=self.labels)
+        if self.val_root is None:
+            return None
+        classes = self.source("train").classes
+        return FolderSource(root=self.val_root, labels=self.labels, classes=classes or None)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageNetData(PretrainData):
+    """ImageNet's layout: root/train and root/val, each with one folder per class."""
+
+    root: str
+
+    def make_source(self, split: Split) -> Source:
+        """The folder of `split`."""
+        classes = self.source("train").classes if split == "val" else None
+        return FolderSource(root=Path(self.root) / split, labels="folders", classes=classes)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class WebDatasetData(PretrainData):
+    """WebDataset shards on a local or mounted disk.
+
+    Args:
+        shards: paths with braces ('/data/train-{000000..000099}.tar') or globs.
+        val_shards: those of the val split; None for none.
+        cache_dir: takes the index of shards in folders that can't be written; None for `default_cache_dir`.
+    """
+
+    shards: str
+    val_shards: str | None = None
+    cache_dir: str | None = None
+
+    def make_source(self, split: Split) -> Source | None:
+        """The shards of `split`."""
+        shards = self.shards if split == "train" else self.val_shards
+        if shards is None:
+            return None
+        classes = self.source("train").classes if split == "val" else None
+        return ShardSource(
+            shards=shards,
+            cache_dir=_cache_dir(self.cache_dir),
+            on_error=self.on_error,
+            classes=classes or None,
+        )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DemoData(PretrainData):
+    """The built-in scenes, rendered into `cache_dir` at the first use; 20 classes of shape x pattern.
+
+    Args:
+        cache_dir: where the shards are kept; None for `default_cache_dir`.
+        num_train, num_val: how many scenes.
+        scene_seed: of the scenes; independent of the run's `seed`.
+    """
+
+    cache_dir: str | None = None
+    num_train: int = 20000
+    num_val: int = 4000
+    scene_seed: int = 0
+
+    def make_source(self, split: Split) -> Source:
+        """The shards of `split`, rendered if they are not there."""
+        cache_dir = _cache_dir(self.cache_dir)
+        folder = ensure_demo(
+            cache_dir,
+            image_size=self.image_size,
+            num_train=self.num_train,
+            num_test=self.num_val,
+            seed=self.scene_seed,
+        )
+        name = "train" if split == "train" else "test"
+        return ShardSource(shards=f"{folder}/{name}-*.tar", cache_dir=cache_dir, on_error=self.on_error)
+
+
+def _cache_dir(configured: str | None) -> Path:
+    return default_cache_dir() if configured is None else Path(configured).expanduser()

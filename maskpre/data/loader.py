@@ -1,0 +1,106 @@
+"""The loader of a whole run, and the count of samples it had to leave out."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from maskpre.data.dataset import BadSample, Batch, Loaded, PictureBatches
+from maskpre.data.order import Request
+from maskpre.data.workers import initialise_worker
+from maskpre.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_NAMED_SAMPLES = 100
+
+
+class SkipCount:
+    """Counts bad samples and names each one once in a warning (the first hundred; then the count alone)."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._seen: set[int] = set()
+
+    def add(self, bad: Sequence[BadSample]) -> None:
+        """Note what a batch left out."""
+        for sample in bad:
+            self.total += 1
+            if sample.number in self._seen:
+                continue
+            self._seen.add(sample.number)
+            if len(self._seen) <= _NAMED_SAMPLES:
+                log.warning("skipped '%s': it %s (%d skipped so far)", sample.key, sample.reason, self.total)
+            if len(self._seen) == _NAMED_SAMPLES:
+                log.warning("%d bad samples were named; further ones are only counted", _NAMED_SAMPLES)
+
+
+def _give_back(loaded: Any) -> Any:
+    return loaded
+
+
+class BatchLoader:
+    """Batches for a sequence of requests, decoded in `num_workers` processes (0: in this one).
+
+    Not a torch DataLoader on purpose: Lightning must not exchange its sampler. `total` is the length
+    shown to the trainer, `len(requests)` by default; a resumed run counts its batches from the start of
+    the run although only the remaining ones are delivered.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: PictureBatches,
+        requests: Sampler[Request],
+        num_workers: int,
+        skipped: SkipCount,
+        total: int,
+    ) -> None:
+        self.dataset = dataset
+        self.requests = requests
+        self.num_workers = num_workers
+        self.skipped = skipped
+        self.total = total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; raises UserError when a batch can't be completed."""
+        for loaded in self._torch_loader():
+            self.skipped.add(loaded.bad)
+            if loaded.failed:
+                raise UserError(self._failure(loaded.bad))
+            if loaded.batch is not None:
+                yield loaded.batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the position follows from the optimiser step. Lightning wants the method to resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Counterpart of `state_dict`."""
+
+    def _torch_loader(self) -> DataLoader[Loaded]:
+        return DataLoader(
+            self.dataset,
+            sampler=self.requests,
+            batch_size=None,
+            collate_fn=_give_back,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=initialise_worker,
+            # Otherwise the loader seeds its workers from the global generator and shifts its state.
+            generator=torch.Generator(),
+        )
+
+    def _failure(self, bad: Sequence[BadSample]) -> str:
+        examples = "; ".join(f"'{sample.key}' {sample.reason}" for sample in bad[-3:])
+        if self.dataset.on_bad == "raise":
+            return f"bad sample (data.on_error=raise): {examples}"
+        return (
+            f"{len(bad)} samples in a row can't be read ({self.skipped.total} skipped in all, of "
+            f"{len(self.dataset.source)}): {examples}"
+        )

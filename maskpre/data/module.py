@@ -1,0 +1,234 @@
+"""Data for a run: what every kind of data set has in common."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import Sampler
+
+from maskpre.data.dataset import MAX_IN_A_ROW, OnBadSample, PictureBatches
+from maskpre.data.decode import decode_picture
+from maskpre.data.loader import BatchLoader, SkipCount
+from maskpre.data.order import GlobalOrder, Request, SequentialOrder, Shuffle
+from maskpre.data.pixel_cache import PixelCache
+from maskpre.data.sources import BadSampleError, OnError, Source
+from maskpre.data.transforms import Transform
+from maskpre.data.workers import available_cores
+from maskpre.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "val"]
+
+_MOST_WORKERS = 8
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PretrainData(LightningDataModule, ABC):
+    """Loaders over the train and val split of one data set; a subclass says where the samples are.
+
+    The training loader is one stream over the whole run: Lightning's single epoch is all of `max_steps`.
+    Which samples and crops step s sees depends on `seed` and s alone (see GlobalOrder), so a run that
+    restarts at the trainer's `global_step` goes on exactly, also with other workers or ranks.
+
+    Args:
+        image_size: side of the pictures the transforms deliver, pixels.
+        channels: 1, 3 or more.
+        mean, std: per channel, of pixels in [0, 1]; applied on the device, not here.
+        batch_size: samples per optimiser step over all ranks and accumulated micro-batches.
+        num_workers: loader processes per rank; None takes the rank's share of the CPU cores, at most 8.
+        transform: for training. eval_transform: for probes and evaluation.
+        seed: of order, crops and flips.
+        shuffle: see `epoch_order`.
+        on_error: "skip" replaces bad samples with a warning, "raise" stops at the first.
+        cache: "ram" keeps decoded training pictures in memory.
+    """
+
+    image_size: int
+    channels: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_size: int
+    num_workers: int | None
+    transform: Transform
+    eval_transform: Transform
+    seed: int
+    shuffle: Shuffle = "full"
+    on_error: OnError = "skip"
+    cache: Literal["none", "ram"] = "none"
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise UserError(f"data.{name} has {len(values)} values, data.channels is {self.channels}")
+        self.skipped = SkipCount()
+        self._sources: dict[Split, Source] = {}
+        self._caches: dict[Split, PixelCache] = {}
+        self._saved_layout: dict[str, Any] = {}
+
+    @abstractmethod
+    def make_source(self, split: Split) -> Source | None:
+        """The samples of `split`, or None if the data set has no such split; raises UserError."""
+
+    def prepare_data(self) -> None:
+        """Called on one rank per machine while the others wait: write demo data, build indices."""
+        self.source("train")
+
+    def source(self, split: Split) -> Source:
+        """The samples of `split`, opened at the first call; UserError if the data set lacks the split."""
+        if split not in self._sources:
+            source = self.make_source(split)
+            if source is None:
+                raise UserError(f"the data set has no '{split}' split; see the keys of its data config")
+            log.info("%s: %s", split, source.describe())
+            self._sources[split] = source
+        return self._sources[split]
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the training split, 0 if it is unlabelled."""
+        return len(self.source("train").classes)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in one pass over the training split."""
+        return len(self.source("train")) // self.batch_size
+
+    def train_dataloader(self) -> BatchLoader:
+        """The micro-batches of this rank, from the trainer's current step to `max_steps`."""
+        trainer = self.trainer
+        assert trainer is not None
+        if trainer.max_steps < 0:
+            raise UserError(
+                "trainer.max_steps must be set: the training data are one stream over the whole run"
+            )
+        self._continue_layout(trainer)
+        return self.train_loader(
+            num_steps=trainer.max_steps,
+            start_step=trainer.global_step,
+            micro_batches=trainer.accumulate_grad_batches,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+
+    def train_loader(
+        self,
+        *,
+        num_steps: int,
+        start_step: int = 0,
+        micro_batches: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        transform: Transform | None = None,
+        batch_size: int | None = None,
+    ) -> BatchLoader:
+        """A stream of training batches outside a trainer, or with another transform or batch size."""
+        order = GlobalOrder(
+            num_samples=len(self.source("train")),
+            global_batch=batch_size or self.batch_size,
+            seed=self.seed,
+            num_steps=num_steps,
+            start_step=start_step,
+            rank=rank,
+            world=world,
+            micro_batches=micro_batches,
+            shuffle=self.shuffle,
+        )
+        on_bad: OnBadSample = "raise" if self.on_error == "raise" else "replace"
+        dataset = self._dataset("train", transform or self.transform, on_bad)
+        return self._loader(dataset, order, num_steps * micro_batches)
+
+    def eval_loader(
+        self,
+        split: Split,
+        *,
+        batch_size: int | None = None,
+        transform: Transform | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> BatchLoader:
+        """All samples of `split` once, in order, the last batch smaller; bad samples are left out.
+
+        With several ranks, rank r gets every `world`-th batch.
+        """
+        order = SequentialOrder(
+            num_samples=len(self.source(split)),
+            batch_size=batch_size or self.batch_size,
+            rank=rank,
+            world=world,
+        )
+        on_bad: OnBadSample = "raise" if self.on_error == "raise" else "drop"
+        dataset = self._dataset(split, transform or self.eval_transform, on_bad)
+        return self._loader(dataset, order, len(order))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the meaning of a step depends on, for the checkpoint."""
+        return self._layout()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember the interrupted run's layout until the loader is made."""
+        self._saved_layout = state
+
+    def _layout(self) -> dict[str, Any]:
+        trainer = self.trainer
+        return {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "num_samples": len(self.source("train")),
+            "accumulate": 1 if trainer is None else trainer.accumulate_grad_batches,
+        }
+
+    def _continue_layout(self, trainer: Trainer) -> None:
+        """Compare with the interrupted run's layout; keep Lightning's batch count a multiple of steps."""
+        layout = self._layout()
+        before = self._saved_layout or layout
+        changed = [name for name in layout if name != "accumulate" and layout[name] != before[name]]
+        if changed:
+            changes = ", ".join(f"{name} {before[name]} -> {layout[name]}" for name in changed)
+            log.warning("the resumed run can't continue the interrupted run's order of samples: %s", changes)
+        shift = trainer.global_step * (layout["accumulate"] - before["accumulate"])
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        for counter in (progress.total, progress.current):
+            for name in ("ready", "started", "processed", "completed"):
+                setattr(counter, name, getattr(counter, name) + shift)
+
+    def _dataset(self, split: Split, transform: Transform, on_bad: OnBadSample) -> PictureBatches:
+        return PictureBatches(
+            source=self.source(split),
+            transform=transform,
+            channels=self.channels,
+            seed=self.seed,
+            on_bad=on_bad,
+            cache=self._cache(split) if self.cache == "ram" else None,
+        )
+
+    def _loader(self, dataset: PictureBatches, requests: Sampler[Request], total: int) -> BatchLoader:
+        devices = 1 if self.trainer is None else self.trainer.num_devices
+        share = max(1, min(_MOST_WORKERS, available_cores() // devices))
+        return BatchLoader(
+            dataset=dataset,
+            requests=requests,
+            num_workers=share if self.num_workers is None else self.num_workers,
+            skipped=self.skipped,
+            total=total,
+        )
+
+    def _cache(self, split: Split) -> PixelCache:
+        if split not in self._caches:
+            source = self.source(split)
+            self._caches[split] = PixelCache(count=len(source), shape=self._first_shape(source))
+        return self._caches[split]
+
+    def _first_shape(self, source: Source) -> tuple[int, int, int]:
+        for index in range(min(len(source), MAX_IN_A_ROW)):
+            try:
+                channels, height, width = decode_picture(source.read(index).data, self.channels).shape
+            except BadSampleError:
+                continue
+            return channels, height, width
+        return self.channels, self.image_size, self.image_size

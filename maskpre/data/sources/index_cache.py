@@ -1,0 +1,116 @@
+"""Indices of shards, built in parallel and kept in files beside the shards."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskpre.data.files import atomic_path
+from maskpre.data.progress import progress
+from maskpre.data.sources.base import StringTable
+from maskpre.data.sources.tar_index import ShardIndex, scan_shard
+from maskpre.data.workers import available_cores
+
+_VERSION = 1
+_FOLDER = ".maskpre-index"
+
+
+@dataclass(frozen=True)
+class IndexCache:
+    """Finds, checks and writes index files: beside the shards, or below `fallback` if that is read-only.
+
+    Safe for several processes at once: files appear whole, and an index that does not fit the shard's
+    size and modification time is built anew.
+    """
+
+    fallback: Path
+
+    def load_all(self, shards: Sequence[Path]) -> list[ShardIndex]:
+        """The index of each shard, building those that are missing in parallel."""
+        indices = {shard: self.load(shard) for shard in shards}
+        missing = [shard for shard, index in indices.items() if index is None]
+        indices.update(zip(missing, self._build_all(missing), strict=True))
+        return [index for index in indices.values() if index is not None]
+
+    def load(self, shard: Path) -> ShardIndex | None:
+        """The cached index of `shard`, or None if there is none that fits."""
+        for path in (self._beside(shard), self._elsewhere(shard)):
+            index = _read(path, shard)
+            if index is not None:
+                return index
+        return None
+
+    def build(self, shard: Path) -> ShardIndex:
+        """Scan `shard` and keep the index."""
+        stamp = _stamp(shard)
+        index = scan_shard(shard)
+        try:
+            _write(self._beside(shard), index, stamp)
+        except OSError:
+            _write(self._elsewhere(shard), index, stamp)
+        return index
+
+    def _build_all(self, shards: list[Path]) -> list[ShardIndex]:
+        workers = min(available_cores(), len(shards))
+        if workers <= 1:
+            return [self.build(shard) for shard in shards]
+        with ProcessPoolExecutor(workers) as pool:
+            built: list[ShardIndex] = []
+            with progress(f"Indexing {len(shards)} shards", total=len(shards)) as advance:
+                for index in pool.map(self.build, shards):
+                    built.append(index)
+                    advance(1)
+            return built
+
+    def _beside(self, shard: Path) -> Path:
+        return shard.parent / _FOLDER / f"{shard.name}.npz"
+
+    def _elsewhere(self, shard: Path) -> Path:
+        folder = hashlib.blake2b(os.fsencode(shard.parent.resolve()), digest_size=8).hexdigest()
+        return self.fallback / "index" / folder / f"{shard.name}.npz"
+
+
+def _stamp(shard: Path) -> list[int]:
+    status = shard.stat()
+    return [_VERSION, status.st_size, status.st_mtime_ns]
+
+
+def _write(path: Path, index: ShardIndex, stamp: list[int]) -> None:
+    header = {"stamp": stamp, "without_picture": index.without_picture, "problem": index.problem}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            header=np.array(json.dumps(header)),
+            keys=np.frombuffer(index.keys.blob, dtype=np.uint8),
+            key_ends=index.keys.ends,
+            offsets=index.offsets,
+            sizes=index.sizes,
+            labels=index.labels,
+        )
+
+
+def _read(path: Path, shard: Path) -> ShardIndex | None:
+    try:
+        with np.load(path) as file:
+            arrays: dict[str, Any] = dict(file)
+        header = json.loads(str(arrays["header"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if header["stamp"] != _stamp(shard):
+        return None
+    return ShardIndex(
+        keys=StringTable(arrays["keys"].tobytes(), arrays["key_ends"]),
+        offsets=arrays["offsets"],
+        sizes=arrays["sizes"],
+        labels=arrays["labels"],
+        without_picture=header["without_picture"],
+        problem=header["problem"],
+    )
