@@ -26,16 +26,20 @@ class Pattern:
         return PATTERNS[self.name](cells)
 
 
+def _odd(numbers: Float32[np.ndarray, "n"]) -> Choice:
+    return (numbers.astype(np.int32) & 1).astype(bool)
+
+
 def _solid(cells: Coordinates) -> Choice:
     return np.zeros(cells.shape[1], bool)
 
 
 def _stripes(cells: Coordinates) -> Choice:
-    return np.floor(cells[1]) % 2 == 1
+    return _odd(np.floor(cells[1]))
 
 
 def _checker(cells: Coordinates) -> Choice:
-    return np.floor(cells).sum(axis=0) % 2 == 1
+    return _odd(np.floor(cells[0]) + np.floor(cells[1]))
 
 
 def _dots(cells: Coordinates) -> Choice:

@@ -74,16 +74,14 @@ def _spread(number: int) -> tuple[float, float]:
 def _geometry(scene: Scene, *, size: int) -> Rendering:
     directions = scene.camera.directions(size=size)
     hits = _hits(scene, directions)
-    solid = np.flatnonzero(hits.owner != SKY)
-    met = surfaces(scene, directions[:, solid], Hits(distance=hits.distance[solid], owner=hits.owner[solid]))
-    points, normals = np.full_like(directions, np.nan), np.zeros_like(directions)
-    points[:, solid], normals[:, solid] = met.points, met.normals
+    met = surfaces(scene, directions, hits)
+    sky = hits.owner == SKY
     forward = scene.camera.axes[:, 2]
     return {
         "depth": (hits.distance * (forward @ directions)).reshape(size, size),
         "segmentation": hits.owner.reshape(size, size),
-        "points": points.T.reshape(size, size, 3),
-        "normals": normals.T.reshape(size, size, 3),
+        "points": np.where(sky, np.float32(np.nan), met.points).T.reshape(size, size, 3),
+        "normals": np.where(sky, np.float32(0), met.normals).T.reshape(size, size, 3),
     }
 
 

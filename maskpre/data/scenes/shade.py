@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskpre.data.scenes.scene import Background, Body, Scene
-from maskpre.data.scenes.trace import FIRST_BODY, GROUND, SKY, Hits, shadowed
-from maskpre.data.scenes.vectors import Scalars, Vector, Vectors
+from maskpre.data.scenes.trace import FIRST_BODY, SKY, Hits, shadowed
+from maskpre.data.scenes.vectors import Scalars, Vector, Vectors, put_columns, vector
 
 _LIFT = 2e-3
 """Shadow rays start this far above the surface, so that it does not shadow itself."""
@@ -14,7 +14,10 @@ _LIFT = 2e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Surfaces:
-    """World positions, outward normals of length 1, and RGB albedo in 0..1 of n points that rays met."""
+    """World positions, outward normals of length 1, and RGB albedo in 0..1 of the n points that rays met.
+
+    Where a ray meets the sky it has the camera's position and the ground's normal and albedo.
+    """
 
     points: Vectors
     normals: Vectors
@@ -22,16 +25,16 @@ class Surfaces:
 
 
 def surfaces(scene: Scene, directions: Vectors, hits: Hits) -> Surfaces:
-    """What lies at the hits, which must not include the sky."""
-    points = scene.camera.position[:, None] + directions * hits.distance
-    normals = np.zeros_like(points)
-    albedo = np.empty_like(points)
-    ground = np.flatnonzero(hits.owner == GROUND)
-    normals[1, ground] = 1
-    albedo[:, ground] = ground_albedo(scene.background, points[:, ground])
+    """What lies where the rays from the scene's camera ended."""
+    reach = np.where(hits.owner == SKY, np.float32(0), hits.distance)
+    points = scene.camera.position[:, None] + directions * reach
+    normals = np.repeat(vector(0, 1, 0)[:, None], points.shape[1], axis=1)
+    albedo = ground_albedo(scene.background, points)
     for number, body in enumerate(scene.bodies):
         own = np.flatnonzero(hits.owner == FIRST_BODY + number)
-        normals[:, own], albedo[:, own] = _body_surface(body, points[:, own])
+        own_normals, own_albedo = _body_surface(body, points.take(own, axis=1))
+        put_columns(normals, own, own_normals)
+        put_columns(albedo, own, own_albedo)
     return Surfaces(points=points, normals=normals, albedo=albedo)
 
 
@@ -40,15 +43,12 @@ def shade(scene: Scene, directions: Vectors, hits: Hits, *, towards_light: Vecto
 
     Shadows are cast along `towards_light`, one place of the light.
     """
-    colours = _sky(scene.background, directions)
-    solid = np.flatnonzero(hits.owner != SKY)
-    met = Hits(distance=hits.distance[solid], owner=hits.owner[solid])
-    surface = surfaces(scene, directions[:, solid], met)
+    background = scene.background
+    surface = surfaces(scene, directions, hits)
     lit = surface.albedo * _irradiance(scene, surface, towards_light)
-    clear = np.exp(met.distance * np.float32(-1 / scene.background.haze))
-    horizon = scene.background.horizon[:, None]
-    colours[:, solid] = horizon + (lit - horizon) * clear
-    return colours
+    clear = np.exp(hits.distance * np.float32(-1 / background.haze))
+    horizon = background.horizon[:, None]
+    return np.where(hits.owner == SKY, _sky(background, directions), horizon + (lit - horizon) * clear)
 
 
 def ground_albedo(background: Background, points: Vectors) -> Vectors:
@@ -77,7 +77,7 @@ def _irradiance(scene: Scene, surface: Surfaces, towards_light: Vector) -> Scala
     light = scene.light
     facing = np.maximum(towards_light @ surface.normals, 0)
     lit = np.flatnonzero(facing > 0)
-    starts = surface.points[:, lit] + surface.normals[:, lit] * np.float32(_LIFT)
+    starts = surface.points.take(lit, axis=1) + surface.normals.take(lit, axis=1) * np.float32(_LIFT)
     dark = shadowed(scene.bodies, starts, towards_light[:, None])
     facing[lit[dark]] = 0
     ambient = np.float32(light.ambient) * (np.float32(0.75) + np.float32(0.25) * surface.normals[1])

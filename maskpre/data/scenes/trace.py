@@ -65,4 +65,4 @@ def _intersect(
 
 
 def _choose(columns: Columns, rays: Int64[np.ndarray, "m"]) -> Float32[np.ndarray, "3 #m"]:
-    return columns if columns.shape[1] == 1 else columns[:, rays]
+    return columns if columns.shape[1] == 1 else columns.take(rays, axis=1)

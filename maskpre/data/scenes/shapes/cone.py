@@ -55,7 +55,7 @@ class Cone(Shape):
 
     def normals(self, points: Vectors) -> Vectors:
         x, y, z = points
-        from_axis = np.hypot(x, z)
+        from_axis = np.sqrt(x * x + z * z)
         length = math.hypot(1, self._slope)
         outside_side = (from_axis - self._slope * (self.height / 2 - y)) / np.float32(length)
         on_base = -self.height / 2 - y > outside_side

@@ -35,7 +35,7 @@ class Cylinder(Shape):
 
     def normals(self, points: Vectors) -> Vectors:
         x, y, z = points
-        from_axis = np.hypot(x, z)
+        from_axis = np.sqrt(x * x + z * z)
         on_cap = np.abs(y) - self.half_height > from_axis - self.radius
         side = np.where(on_cap, 0, 1 / np.maximum(from_axis, np.float32(1e-12)))
         return np.stack([x * side, np.where(on_cap, np.sign(y), 0), z * side])

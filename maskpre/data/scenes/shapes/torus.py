@@ -33,7 +33,8 @@ class Torus(Shape):
         travelled, ends = self._bounds(origins, directions)
         hit = np.full_like(travelled, np.inf)
         rays = np.flatnonzero(travelled < ends)
-        starts, ways, travelled, ends = origins[:, rays], directions[:, rays], travelled[rays], ends[rays]
+        starts, ways = origins.take(rays, axis=1), directions.take(rays, axis=1)
+        travelled, ends = travelled[rays], ends[rays]
         for _ in range(_ROUNDS):
             for _ in range(_STEPS):
                 gap = self._distance(starts + travelled * ways)
@@ -44,19 +45,19 @@ class Torus(Shape):
             if not going.size:
                 break
             rays, travelled, ends = rays[going], travelled[going], ends[going]
-            starts, ways = starts[:, going], ways[:, going]
+            starts, ways = starts.take(going, axis=1), ways.take(going, axis=1)
         return hit
 
     def normals(self, points: Vectors) -> Vectors:
         x, y, z = points
-        from_axis = np.hypot(x, y)
+        from_axis = np.sqrt(x * x + y * y)
         inwards = 1 - self.ring / np.maximum(from_axis, np.float32(1e-6))
         across = np.stack([x * inwards, y * inwards, z])
         return across / np.sqrt(dot(across, across))
 
     def coordinates(self, points: Vectors, normals: Vectors) -> Float32[np.ndarray, "2 n"]:
         x, y, z = points
-        around_tube = np.arctan2(np.hypot(x, y) - np.float32(self.ring), z)
+        around_tube = np.arctan2(np.sqrt(x * x + y * y) - np.float32(self.ring), z)
         return np.stack([around_tube * np.float32(self.tube), np.arctan2(x, y) * np.float32(self.ring)])
 
     def support(self, direction: Vector) -> float:
