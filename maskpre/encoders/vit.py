@@ -2,19 +2,18 @@
 
 from typing import Literal
 
-import timm
 import torch
 from jaxtyping import Float
-from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
 from maskpre.encoders.blocks import residual_scales, run_blocks
+from maskpre.encoders.create import create_timm
 from maskpre.encoders.init import init_mae
-from maskpre.ops.patchify import patch_view
+from maskpre.encoders.patches import embed_patches
 from maskpre.ops.positions import sincos_2d
-from maskpre.types import Encoded, Grid, MaskPlan, Noise, gather_tokens
+from maskpre.types import Encoded, Grid, MaskPlan, Noise
 
 Position = Literal["sincos", "sincos_row_first", "learned", "none"]
 
@@ -58,9 +57,9 @@ class ViT(Encoder):
             "class_token": class_token,
             "reg_tokens": reg_tokens,
             "init_values": init_values,
-            "pos_embed": "none" if position == "none" else None,
+            "pos_embed": "none" if position == "none" else "learn",
         }
-        net = _create(name, img_size=img_size, in_chans=in_chans, sizes=sizes)
+        net = create_timm(name, VisionTransformer, img_size=img_size, in_chans=in_chans, options=sizes)
         self.patch_embed = net.patch_embed
         self.cls_token, self.reg_token, self.pos_embed = net.cls_token, net.reg_token, net.pos_embed
         self.norm_pre, self.blocks, self.norm = net.norm_pre, net.blocks, net.norm
@@ -82,7 +81,8 @@ class ViT(Encoder):
         if init == "mae":
             self._init_mae()
         if position.startswith("sincos"):
-            self._fix_positions(first="row" if position == "sincos_row_first" else "column")
+            rows = net.num_prefix_tokens if self._prefix_has_position else 0
+            self._fix_positions(first="row" if position == "sincos_row_first" else "column", prefix_rows=rows)
 
     def _init_mae(self) -> None:
         init_mae(self)
@@ -90,26 +90,15 @@ class ViT(Encoder):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
 
-    def _fix_positions(self, *, first: str) -> None:
-        table = sincos_2d(self.spec.grid.shape, self.spec.embed_dim, first=first)
-        prefix = torch.zeros(self.pos_embed.shape[1] - len(table), table.shape[1])
+    def _fix_positions(self, *, first: str, prefix_rows: int) -> None:
+        rows, cols = self.spec.grid.shape
+        table = sincos_2d((rows, cols), self.spec.embed_dim, first=first)
+        prefix = torch.zeros(prefix_rows, table.shape[1])
         self.pos_embed = nn.Parameter(torch.cat([prefix, table])[None], requires_grad=False)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute block activations in the backward pass."""
         self._recompute = enable
-
-    def _embed(self, x: Float[Tensor, "b c h w"], keep: Tensor | None) -> Float[Tensor, "b n d"]:
-        """Patch embeddings, of the kept patches only where `keep` is given."""
-        embed = self.patch_embed
-        if keep is None:
-            return embed(x)
-        if type(embed) is not PatchEmbed:
-            return gather_tokens(embed(x), keep)
-        rows, cols = keep // self.spec.grid.shape[1], keep % self.spec.grid.shape[1]
-        samples = torch.arange(len(x), device=x.device)[:, None]
-        patches = patch_view(x, self.spec.grid)[samples, rows, cols].flatten(2)
-        return embed.norm(nn.functional.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias))
 
     def _add_positions(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
         if self.pos_embed is None:
@@ -118,7 +107,7 @@ class ViT(Encoder):
         return tokens + (table if keep is None else table[0][keep])
 
     def _prefix(self, batch: int) -> list[Tensor]:
-        prefix = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        prefix: list[Tensor] = [token for token in (self.cls_token, self.reg_token) if token is not None]
         if not prefix:
             return []
         tokens = torch.cat(prefix, dim=1)
@@ -131,7 +120,7 @@ class ViT(Encoder):
     ) -> Encoded:
         """Encode under the plan; see `Encoder.forward`."""
         keep = plan.keep if plan is not None and self.spec.hidden == "drop" else None
-        tokens = self._embed(x, keep)
+        tokens = embed_patches(self.patch_embed, x, self.spec.grid, keep)
         if plan is not None and self.mask_token is not None:
             tokens = torch.where(plan.mask[..., None], self.mask_token.to(tokens.dtype), tokens)
         tokens = torch.cat([*self._prefix(len(x)), self._add_positions(tokens, keep)], dim=1)
@@ -142,14 +131,3 @@ class ViT(Encoder):
         return Encoded(
             tokens[:, split:], self.spec.out_grid, ids=keep, covers=covers, prefix=tokens[:, :split]
         )
-
-
-def _create(name: str, *, img_size: int, in_chans: int, sizes: dict[str, object]) -> VisionTransformer:
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "vit_small_patch16_224"
-        raise ValueError(f"timm has no model {name!r}; some it has: {close}")
-    given = {key: value for key, value in sizes.items() if value is not None}
-    net = timm.create_model(name, num_classes=0, global_pool="", img_size=img_size, in_chans=in_chans, **given)
-    if not isinstance(net, VisionTransformer):
-        raise ValueError(f"timm model {name!r} is a {type(net).__name__}, not a VisionTransformer")
-    return net

@@ -6,13 +6,18 @@ from torch import Tensor
 from maskpre.types import Grid
 
 
+def check_size(image: Float[Tensor, "b c h w"], grid: Grid) -> None:
+    """Raise ValueError if the picture is not of the grid's input size."""
+    if tuple(image.shape[2:]) != grid.input_size:
+        raise ValueError(f"picture of {tuple(image.shape[2:])} pixels, expected {grid.input_size}")
+
+
 def patch_view(image: Float[Tensor, "b c h w"], grid: Grid) -> Float[Tensor, "b gh gw c ph pw"]:
     """The patches of a picture as a view: no value is copied.
 
     Raises ValueError if the picture is not of the grid's input size.
     """
-    if tuple(image.shape[2:]) != grid.input_size:
-        raise ValueError(f"picture of {tuple(image.shape[2:])} pixels, expected {grid.input_size}")
+    check_size(image, grid)
     (rows, cols), (height, width) = grid.shape, grid.stride
     return image.unflatten(3, (cols, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5)
 

@@ -1,0 +1,44 @@
+"""Making timm models by name, with errors that name the sizes."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import timm
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def create_timm(
+    name: str, kind: type[Model], *, img_size: int, in_chans: int, options: Mapping[str, object]
+) -> Model:
+    """A headless timm model of class `kind`; options that are None stay the named model's.
+
+    Raises ValueError if timm has no such model, if it is of another class (a subclass may have parts that an
+    encoder doesn't know), if timm refuses the sizes, or if patches don't divide the picture.
+    """
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "vit_small_patch16_224"
+        raise ValueError(f"timm has no model {name!r}; some it has: {close}")
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    try:
+        net = timm.create_model(
+            name, num_classes=0, global_pool="", img_size=img_size, in_chans=in_chans, **given
+        )
+    except (AssertionError, TypeError) as error:
+        raise ValueError(
+            f"timm can't build {name!r} as a {kind.__name__} with img_size {img_size} and {given}: {error}"
+        ) from error
+    if type(net) is not kind:
+        raise ValueError(f"timm model {name!r} is a {type(net).__name__}, not a {kind.__name__}")
+    embed: Any = net.patch_embed
+    patch_size = tuple(embed.patch_size)
+    if any(img_size % step for step in patch_size):
+        raise ValueError(f"img_size ({img_size}) must be a multiple of the patch size {patch_size}")
+    return net
+
+
+def check_heads(num_heads: int, embed_dim: int) -> None:
+    """Raise ValueError if the heads can't share the width evenly."""
+    if embed_dim % num_heads:
+        raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim})")
