@@ -10,6 +10,7 @@ is hidden from the encoder.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import prod
 from typing import Literal, Protocol
 
@@ -69,7 +70,7 @@ def refine(values: Tensor, coarse: Grid, fine: Grid) -> Tensor:
 
 
 def split_cells(values: Tensor, fine: Grid, coarse: Grid) -> Tensor:
-    """Group values (b, fine cells, ...) by coarse cell: (b, coarse cells, r, ...), sub-cells in raster order."""
+    """Group values (b, fine cells, ...) by coarse cell: (b, coarse cells, r, ...), r in raster order."""
     factors = coarse.refinement(fine)
     axes = [size for pair in zip(coarse.shape, factors, strict=True) for size in pair]
     dims = len(factors)
@@ -155,11 +156,11 @@ class MaskPlan:
     def region(self, name: str) -> Tensor:
         """Membership (bool) or soft weight (float) of every cell of the plan's grid in a region.
 
-        `name` is "masked", "visible", "all", "decode", a key of `regions`, or several joined by "&".
+        `name` is "masked", "visible", "all", "decode", a key of `regions`, or several joined by "&", which
+        multiplies them. Raises ValueError for any other name.
         """
         if "&" in name:
-            parts = [self.region(part.strip()) for part in name.split("&")]
-            return torch.stack([part.to(parts[0].dtype) for part in parts]).prod(dim=0).to(parts[0].dtype)
+            return reduce(torch.mul, [self.region(part.strip()) for part in name.split("&")])
         if name in self.regions:
             return self.regions[name]
         if name == "decode" and self.decode is not None:
@@ -209,7 +210,8 @@ def align(source: Located, *, like: Located) -> Tensor:
     if source.ids is like.ids:
         return source.tokens
     where = source.ids.new_zeros(source.ids.shape[0], source.grid.num_cells)
-    where.scatter_(1, source.ids, torch.arange(source.ids.shape[1], device=where.device).expand_as(source.ids))
+    position = torch.arange(source.ids.shape[1], device=where.device)
+    where.scatter_(1, source.ids, position.expand_as(source.ids))
     return gather_tokens(source.tokens, where if like.ids is None else where.gather(1, like.ids))
 
 
