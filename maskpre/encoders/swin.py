@@ -136,7 +136,7 @@ def _spec(net: SwinTransformer) -> EncoderSpec:
     merging = 2 ** (len(net.layers) - 1)
     if any(size % merging for size in grid.shape):
         raise ValueError(
-            f"{len(net.layers)} stages halve the patch grid {grid.shape} {len(net.layers) - 1} times; its sides "
+            f"{len(net.layers)} stages halve the {grid.shape} patches {len(net.layers) - 1} times; both sides "
             f"must be multiples of {merging}"
         )
     for stage in net.layers:
