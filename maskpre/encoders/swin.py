@@ -93,7 +93,7 @@ class Swin(Encoder):
         """Recompute block activations in the backward pass."""
         self._recompute = enable
 
-    def _embed(self, x: Float[Tensor, "b c h w"], plan: MaskPlan | None) -> Float[Tensor, "b h w d"]:
+    def _embed(self, x: Float[Tensor, "b c h w"], plan: MaskPlan | None) -> Float[Tensor, "b gh gw d"]:
         check_size(x, self.spec.grid)
         tokens = self.patch_embed(x)
         if plan is not None:
@@ -136,7 +136,7 @@ def _spec(net: SwinTransformer) -> EncoderSpec:
     merging = 2 ** (len(net.layers) - 1)
     if any(size % merging for size in grid.shape):
         raise ValueError(
-            f"{len(net.layers)} stages halve the {grid.shape} patches {len(net.layers) - 1} times; both sides "
+            f"{len(net.layers)} stages halve the grid of {grid.shape} patches between stages; its sides "
             f"must be multiples of {merging}"
         )
     for stage in net.layers:
