@@ -40,13 +40,23 @@ def amplitudes(images, frequencies):
     return torch.stack([spectrum[(radius - frequency).abs() <= 0.008].mean() for frequency in frequencies])
 
 
-@pytest.mark.parametrize("color", MEASURED)
-def test_spectrum_matches_the_printed_one_up_to_one_scale(color):
-    made = amplitudes(make(color, size=256), MEASURED[color])
+def distance(images, color):
+    """Rms difference to the printed spectrum after one scale chosen for the whole spectrum."""
+    made = amplitudes(images, MEASURED[color])
     printed = torch.tensor(list(MEASURED[color].values()), dtype=torch.float64)
     scales = torch.arange(0.8, 1.3, 0.01, dtype=torch.float64)[:, None]
-    rms = ((made / scales).clamp(max=1) - printed).square().mean(dim=1).sqrt()
-    assert rms.min() < MOST_RMS
+    return ((made / scales).clamp(max=1) - printed).square().mean(dim=1).sqrt().min()
+
+
+@pytest.mark.parametrize("color", MEASURED)
+def test_spectrum_matches_the_printed_one_up_to_one_scale(color):
+    assert distance(make(color, size=256), color) < MOST_RMS
+
+
+@pytest.mark.parametrize("color", MEASURED)
+def test_filtering_once_does_not_give_the_printed_spectrum(color):
+    once = color_noise(choose_spectrum(color, iterations=1), num=4, size=256, seed=0)
+    assert distance(once, color) > 2 * MOST_RMS
 
 
 def test_white_noise_is_flat():

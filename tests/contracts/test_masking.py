@@ -1,0 +1,153 @@
+"""What every masking of configs/masking promises, whatever it does."""
+
+from functools import cache
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from maskpre.ops.noise import KeyedNoise
+from maskpre.types import Grid, Step
+
+CONFIGS = {path.stem: path for path in sorted(Path(__file__).parents[2].glob("configs/masking/*.yaml"))}
+GRIDS = [Grid((8, 8), (16, 16)), Grid((14, 14), (16, 16)), Grid((16, 8), (8, 8))]
+ODD_GRID = Grid((7, 9), (16, 16))
+INDEX = torch.tensor([3, 0, 17, 4, 2**40])
+RATIO_CONFIGS = [name for name, path in CONFIGS.items() if "ratio" in OmegaConf.load(path)]
+
+
+CHEAP = {"num_images": 8}
+
+
+@cache
+def build(name, grid):
+    config = OmegaConf.load(CONFIGS[name])
+    cheap = {key: value for key, value in CHEAP.items() if key in config}
+    return instantiate(config, **cheap)(grid=grid)
+
+
+def plan_of(name, grid, *, index=INDEX, epoch=0, seed=0, progress=0.0):
+    epochs = torch.full_like(index, epoch)
+    noise = KeyedNoise(seed, epoch=epochs, index=index)
+    batch = {"index": index, "epoch": epochs}
+    return build(name, grid)(Step(batch=batch, views={}, noise=noise, progress=progress))
+
+
+def same(first, second):
+    return all(torch.equal(getattr(first, key), getattr(second, key)) for key in ("mask", "keep", "hide"))
+
+
+def check_plan(plan, grid, *, samples):
+    """Counts, types, and ids that agree with the mask."""
+    assert (plan.grid, plan.mask.dtype) == (grid, torch.bool)
+    assert plan.keep.dtype == plan.hide.dtype == torch.int64
+    assert plan.mask.shape == (samples, grid.num_cells)
+    assert 0 < plan.hide.shape[1] < grid.num_cells
+    every = torch.cat([plan.keep, plan.hide], dim=1).sort(dim=1).values
+    assert torch.equal(every, torch.arange(grid.num_cells).expand(samples, -1))
+    assert plan.mask.gather(1, plan.hide).all()
+    assert not plan.mask.gather(1, plan.keep).any()
+
+
+@pytest.fixture(params=CONFIGS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=GRIDS, ids=lambda grid: "x".join(map(str, grid.shape)))
+def grid(request):
+    return request.param
+
+
+def test_config_lists_every_option(name):
+    part = instantiate(OmegaConf.load(CONFIGS[name]))
+    assert {*part.keywords, "grid"} == set(signature(part.func).parameters)
+    assert CONFIGS[name].read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_plans_are_whole_for_every_batch_size(name, grid, samples):
+    check_plan(plan_of(name, grid, index=INDEX[:samples]), grid, samples=samples)
+
+
+def test_counts_depend_on_no_sample_epoch_or_progress(name, grid):
+    counts = {
+        plan_of(name, grid, index=INDEX[start:], epoch=epoch, progress=progress).keep.shape[1]
+        for start, epoch, progress in [(0, 0, 0.0), (2, 1, 0.5), (4, 7, 1.0)]
+    }
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("name", RATIO_CONFIGS)
+def test_hides_the_ratio_up_to_one_unit(name, grid):
+    plan, ratio = plan_of(name, grid), OmegaConf.load(CONFIGS[name]).ratio
+    cells_per_unit = grid.num_cells // plan.unit.num_cells
+    assert abs(plan.hide.shape[1] - ratio * grid.num_cells) < cells_per_unit
+
+
+def test_an_odd_grid_works_or_is_refused_by_its_size(name):
+    refusal = None
+    try:
+        plan = plan_of(name, ODD_GRID)
+    except ValueError as error:
+        refusal = str(error)
+    if refusal is None:
+        check_plan(plan, ODD_GRID, samples=len(INDEX))
+    else:
+        assert "(7, 9)" in refusal or "(112, 144)" in refusal
+
+
+def test_the_same_noise_gives_the_same_plan(name, grid):
+    before = torch.get_rng_state()
+    assert same(plan_of(name, grid), plan_of(name, grid))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_plan_depends_on_its_sample_alone(name, grid):
+    together, swapped = plan_of(name, grid), plan_of(name, grid, index=INDEX.flip(0))
+    for row in range(len(INDEX)):
+        alone = plan_of(name, grid, index=INDEX[row : row + 1])
+        assert torch.equal(alone.keep[0], together.keep[row])
+        assert torch.equal(alone.hide[0], swapped.hide[-1 - row])
+
+
+def test_samples_epochs_and_seeds_differ_unless_nothing_is_drawn(name, grid):
+    plans = [plan_of(name, grid), plan_of(name, grid, epoch=1), plan_of(name, grid, seed=1)]
+    masks = torch.cat([plan.mask for plan in plans])
+    distinct = len(masks.unique(dim=0))
+    drawn = OmegaConf.load(CONFIGS[name]).get("offset") != "fixed"
+    # Few units have few masks, so that some of 15 may coincide.
+    assert distinct > len(masks) / 2 if drawn else distinct == 1
+
+
+def test_plan_agrees_with_itself_on_other_grids(name, grid):
+    plan = plan_of(name, grid)
+    finer = Grid(tuple(2 * size for size in grid.shape), tuple(step // 2 for step in grid.stride))
+    assert plan.settles(grid)
+    assert plan.settles(finer)
+    check_plan(plan.on(finer), finer, samples=len(INDEX))
+    assert torch.equal(plan.on(finer).mask, plan.at(finer))
+    assert torch.equal(plan.on(finer).at(grid), plan.mask)
+    assert plan.settles(plan.unit)
+    assert torch.equal(
+        plan.at(plan.unit).sum(dim=1) * grid.num_cells, plan.mask.sum(dim=1) * plan.unit.num_cells
+    )
+
+
+def test_complement_shows_what_was_hidden(name, grid):
+    plan = plan_of(name, grid)
+    check_plan(plan.complement(), grid, samples=len(INDEX))
+    assert torch.equal(plan.complement().mask, ~plan.mask)
+    assert same(plan.complement().complement(), plan)
+
+
+@pytest.mark.parametrize("name", RATIO_CONFIGS)
+@pytest.mark.parametrize("ratio", [0, 1, 1.5, 0.999])
+def test_a_ratio_that_hides_nothing_or_everything_is_refused(name, ratio):
+    with pytest.raises(
+        ValueError, match=f"mask ratio {ratio:g}|mask ratio must be between 0 and 1, got {ratio:g}"
+    ):
+        instantiate(OmegaConf.load(CONFIGS[name]), ratio=ratio)(grid=GRIDS[0])
