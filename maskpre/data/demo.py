@@ -71,7 +71,8 @@ def ensure_demo(
 
     Raises UserError for impossible parameters and where the cache folder can't be written.
     """
-    _check(image_size=image_size, num_train=num_train, num_test=num_test, seed=seed)
+    workers = _available_cores() if num_workers is None else num_workers
+    _check(image_size=image_size, num_train=num_train, num_test=num_test, seed=seed, num_workers=workers)
     recipe = _Recipe(
         image_size=image_size,
         num_train=num_train,
@@ -84,16 +85,17 @@ def ensure_demo(
     if not _is_complete(folder):
         with _naming_the_folder(folder.parent), _only_one(folder):
             if not _is_complete(folder):
-                _render(folder, recipe, num_workers=num_workers or _available_cores())
+                _render(folder, recipe, num_workers=workers)
     return folder
 
 
-def _check(*, image_size: int, num_train: int, num_test: int, seed: int) -> None:
+def _check(*, image_size: int, num_train: int, num_test: int, seed: int, num_workers: int) -> None:
     for name, value, least in (
         ("image_size", image_size, 8),
         ("num_train", num_train, 1),
         ("num_test", num_test, 1),
         ("seed", seed, 0),
+        ("num_workers", num_workers, 1),
     ):
         if value < least:
             raise UserError(f"demo data: {name} must be at least {least}, got {value}")

@@ -13,7 +13,7 @@ from maskpre.data.scenes.shade import shade, surfaces
 from maskpre.data.scenes.trace import SKY, Hits, first_hits
 from maskpre.data.scenes.vectors import Vectors
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Raised whenever the same (seed, index) renders to other pixels, so that cached data are rendered again."""
 
 Output = Literal["image", "depth", "segmentation", "points", "normals"]

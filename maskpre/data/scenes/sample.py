@@ -126,15 +126,21 @@ def _body(
 ) -> Body:
     pose = rotation(yaw=_angle(rng, turn), pitch=_angle(rng, turn), roll=_angle(rng, turn))
     u, v = rng.uniform(0, 2, 2)
+    cell = _fit(rng.uniform(*ranges.cell), shape.girth)
     return Body(
         shape=shape,
         position=vector(place[0], shape.support(-pose[1]), place[1]),
         rotation=pose,
-        pattern=Pattern(name=pattern, cell=rng.uniform(*ranges.cell), phase=(u, v)),
+        pattern=Pattern(name=pattern, cell=cell, phase=(u, v)),
         tones=_tones(rng, ranges),
         velocity=_slide(rng, ranges),
         spin=rng.uniform(-ranges.spin, ranges.spin),
     )
+
+
+def _fit(cell: float, girth: float | None) -> float:
+    """The nearest width of which an even number goes around the shape, so that patterns close."""
+    return cell if girth is None else girth / (2 * max(round(girth / (2 * cell)), 1))
 
 
 def _tones(rng: np.random.Generator, ranges: SceneRanges) -> tuple[Vector, Vector]:

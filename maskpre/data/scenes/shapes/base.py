@@ -16,6 +16,11 @@ class Shape(ABC):
     def bounding_radius(self) -> float:
         """Radius of the smallest sphere about the origin that holds the shape."""
 
+    @property
+    @abstractmethod
+    def girth(self) -> float | None:
+        """Length after which the coordinate that runs around the shape is back at its start, if one does."""
+
     @abstractmethod
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
         """Distance to the first hit in front of each origin, inf where there is none.

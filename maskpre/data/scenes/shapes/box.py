@@ -22,6 +22,10 @@ class Box(Shape):
     def bounding_radius(self) -> float:
         return float(np.linalg.norm(self.half_edges))
 
+    @property
+    def girth(self) -> None:
+        return None
+
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
         half = vector(*self.half_edges)[:, None]
         inverse = 1 / np.where(np.abs(directions) < 1e-9, np.float32(1e-9), directions)

@@ -9,6 +9,9 @@ from jaxtyping import Float32
 from maskpre.data.scenes.shapes.base import Shape
 from maskpre.data.scenes.vectors import Scalars, Vector, Vectors
 
+_HALFWAY = 0.6
+"""Cells have their true width where the cone is this much of its base's radius wide."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cone(Shape):
@@ -24,6 +27,10 @@ class Cone(Shape):
     @property
     def _slope(self) -> float:
         return self.radius / self.height
+
+    @property
+    def girth(self) -> float:
+        return 2 * math.pi * _HALFWAY * self.radius
 
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
         return np.minimum(self._meet_side(origins, directions), self._meet_base(origins, directions))
@@ -66,7 +73,7 @@ class Cone(Shape):
     def coordinates(self, points: Vectors, normals: Vectors) -> Float32[np.ndarray, "2 n"]:
         x, y, z = points
         on_base = normals[1] < 0
-        around = np.arctan2(x, z) * np.float32(0.6 * self.radius)
+        around = np.arctan2(x, z) * np.float32(_HALFWAY * self.radius)
         slant = y * np.float32(math.hypot(1, self._slope))
         return np.stack([np.where(on_base, x, around), np.where(on_base, z, slant)])
 

@@ -21,6 +21,10 @@ class Cylinder(Shape):
     def bounding_radius(self) -> float:
         return math.hypot(self.radius, self.half_height)
 
+    @property
+    def girth(self) -> float:
+        return 2 * math.pi * self.radius
+
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
         (ox, oy, oz), (dx, dy, dz) = origins, directions
         a = np.maximum(dx * dx + dz * dz, np.float32(1e-9))

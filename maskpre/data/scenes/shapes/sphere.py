@@ -1,5 +1,6 @@
 """Spheres."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,10 @@ class Sphere(Shape):
     @property
     def bounding_radius(self) -> float:
         return self.radius
+
+    @property
+    def girth(self) -> float:
+        return 2 * math.pi * self.radius
 
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
         along = dot(origins, directions)

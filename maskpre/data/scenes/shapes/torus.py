@@ -1,5 +1,6 @@
 """Tori."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,10 @@ class Torus(Shape):
     @property
     def bounding_radius(self) -> float:
         return self.ring + self.tube
+
+    @property
+    def girth(self) -> float:
+        return 2 * math.pi * self.ring
 
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
         travelled, ends = self._bounds(origins, directions)
