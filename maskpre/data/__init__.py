@@ -2,5 +2,6 @@
 
 from maskpre.data.kinds import DemoData, FolderData, ImageNetData, WebDatasetData
 from maskpre.data.module import PretrainData
+from maskpre.data.remote import RemoteData
 
-__all__ = ["DemoData", "FolderData", "ImageNetData", "PretrainData", "WebDatasetData"]
+__all__ = ["DemoData", "FolderData", "ImageNetData", "PretrainData", "RemoteData", "WebDatasetData"]

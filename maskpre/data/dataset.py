@@ -30,11 +30,39 @@ class BadSample(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A batch, with what went wrong on the way; `batch` is None if nothing could be delivered."""
+    """A batch, with what went wrong on the way.
+
+    `batch` is None if nothing could be delivered; `failure` says why the run must stop, else it is empty.
+    """
 
     batch: Batch | None
     bad: list[BadSample]
-    failed: bool
+    failure: str = ""
+
+
+class Sample(NamedTuple):
+    """One transformed picture on its way into a batch, with its label and its number in the source."""
+
+    image: UInt8[Tensor, "c h w"]
+    label: int
+    number: int
+
+
+def collate(samples: Sequence[Sample], epoch: int) -> Batch:
+    """The batch of some samples of one epoch."""
+    images, labels, indices = zip(*samples, strict=True)
+    return {
+        "image": torch.stack(images),
+        "label": torch.tensor(labels),
+        "index": torch.tensor(indices),
+        "epoch": torch.full((len(samples),), epoch),
+    }
+
+
+def too_many(bad: Sequence[BadSample], where: str) -> str:
+    """The message that ends a run which finds nothing but bad samples."""
+    examples = "; ".join(f"'{sample.key}' {sample.reason}" for sample in bad[:3])
+    return f"{len(bad)} samples in a row can't be read ({where}), e.g. {examples}"
 
 
 class _FailedError(Exception):
@@ -70,17 +98,17 @@ class PictureBatches(Dataset[Loaded]):
     def __getitem__(self, request: Request) -> Loaded:
         """The batch of one request."""
         bad: list[BadSample] = []
-        samples: list[tuple[Tensor, int]] = []
+        samples: list[Sample] = []
         try:
             for index in request.indices.tolist():
                 sample = self._load_or_replace(index, request.epoch, bad)
                 if sample is not None:
                     samples.append(sample)
-        except _FailedError:
-            return Loaded(None, bad, True)
+        except _FailedError as error:
+            return Loaded(None, bad, str(error))
         if not samples:
-            return Loaded(None, bad, failed=len(bad) >= MAX_IN_A_ROW)
-        return Loaded(self._collate(samples, request.epoch), bad, False)
+            return Loaded(None, bad, self._nothing_but(bad) if len(bad) >= MAX_IN_A_ROW else "")
+        return Loaded(collate(samples, request.epoch), bad)
 
     def picture(self, index: int) -> UInt8[Tensor, "c h w"]:
         """The decoded picture, from memory if it was decoded before; raises BadSampleError."""
@@ -92,30 +120,25 @@ class PictureBatches(Dataset[Loaded]):
             self.cache.put(index, image)
         return image
 
-    def _load_or_replace(self, index: int, epoch: int, bad: list[BadSample]) -> tuple[Tensor, int] | None:
-        chosen = index
+    def _load_or_replace(self, index: int, epoch: int, bad: list[BadSample]) -> Sample | None:
+        chosen, before = index, len(bad)
         for attempt in range(1, MAX_IN_A_ROW + 1):
             try:
                 image = self.picture(chosen)
             except BadSampleError as error:
                 bad.append(BadSample(chosen, self.source.key(chosen), str(error)))
             else:
-                return self.transform(image, Draws(self.seed, epoch, chosen)), chosen
+                image = self.transform(image, Draws(self.seed, epoch, chosen))
+                return Sample(image, int(self.source.labels[chosen]), chosen)
             if self.on_bad == "drop":
                 return None
             if self.on_bad == "raise":
-                break
+                raise _FailedError(f"'{bad[-1].key}' {bad[-1].reason} (data.on_error=raise)")
             bits = raw_bits(
                 seed=self.seed, stream="replacement", epoch=epoch, index=index, attempt=attempt, count=1
             )
             chosen = int(bits[0] % len(self.source))
-        raise _FailedError
+        raise _FailedError(self._nothing_but(bad[before:]))
 
-    def _collate(self, samples: Sequence[tuple[Tensor, int]], epoch: int) -> Batch:
-        index = torch.tensor([chosen for _, chosen in samples])
-        return {
-            "image": torch.stack([image for image, _ in samples]),
-            "label": torch.from_numpy(self.source.labels[index.numpy()]),
-            "index": index,
-            "epoch": torch.full((len(samples),), epoch),
-        }
+    def _nothing_but(self, bad: Sequence[BadSample]) -> str:
+        return too_many(bad, self.source.describe())

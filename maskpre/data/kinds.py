@@ -6,6 +6,8 @@ from pathlib import Path
 from maskpre.data.demo import default_cache_dir, ensure_demo
 from maskpre.data.module import PretrainData, Split
 from maskpre.data.sources import FolderLabels, FolderSource, ShardSource, Source
+from maskpre.data.sources.shards import is_remote
+from maskpre.errors import UserError
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -63,6 +65,8 @@ class WebDatasetData(PretrainData):
         shards = self.shards if split == "train" else self.val_shards
         if shards is None:
             return None
+        if is_remote(shards):
+            raise UserError(f"'{shards}' is a remote stream, which can't be read at random: use data=remote")
         classes = self.source("train").classes if split == "val" else None
         return ShardSource(
             shards=shards,

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from maskpre.data.dataset import BadSample, Batch, Loaded, PictureBatches
+from maskpre.data.dataset import BadSample, Batch, Loaded
 from maskpre.data.order import Request
 from maskpre.data.workers import initialise_worker
 from maskpre.errors import UserError
@@ -42,18 +42,19 @@ def _give_back(loaded: Any) -> Any:
 
 
 class BatchLoader:
-    """Batches for a sequence of requests, decoded in `num_workers` processes (0: in this one).
+    """Batches made in `num_workers` processes (0: in this one).
 
-    Not a torch DataLoader on purpose: Lightning must not exchange its sampler. `total` is the length
-    shown to the trainer, `len(requests)` by default; a resumed run counts its batches from the start of
-    the run although only the remaining ones are delivered.
+    Not a torch DataLoader on purpose: Lightning must not exchange its sampler. `requests` say which
+    samples come in which batch; None leaves that to an iterable `dataset`. `total` is the length shown
+    to the trainer, which counts a resumed run's batches from the start although only the remaining ones
+    are delivered.
     """
 
     def __init__(
         self,
         *,
-        dataset: PictureBatches,
-        requests: Sampler[Request],
+        dataset: Dataset[Loaded],
+        requests: Sampler[Request] | None,
         num_workers: int,
         skipped: SkipCount,
         total: int,
@@ -71,8 +72,8 @@ class BatchLoader:
         """Yield the batches; raises UserError when a batch can't be completed."""
         for loaded in self._torch_loader():
             self.skipped.add(loaded.bad)
-            if loaded.failed:
-                raise UserError(self._failure(loaded.bad))
+            if loaded.failure:
+                raise UserError(loaded.failure)
             if loaded.batch is not None:
                 yield loaded.batch
 
@@ -94,13 +95,4 @@ class BatchLoader:
             worker_init_fn=initialise_worker,
             # Otherwise the loader seeds its workers from the global generator and shifts its state.
             generator=torch.Generator(),
-        )
-
-    def _failure(self, bad: Sequence[BadSample]) -> str:
-        examples = "; ".join(f"'{sample.key}' {sample.reason}" for sample in bad[-3:])
-        if self.dataset.on_bad == "raise":
-            return f"bad sample (data.on_error=raise): {examples}"
-        return (
-            f"{len(bad)} samples in a row can't be read ({self.skipped.total} skipped in all, of "
-            f"{len(self.dataset.source)}): {examples}"
         )

@@ -4,16 +4,17 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import Sampler
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import Dataset, Sampler
 
-from maskpre.data.dataset import MAX_IN_A_ROW, OnBadSample, PictureBatches
+from maskpre.data.dataset import MAX_IN_A_ROW, Loaded, OnBadSample, PictureBatches
 from maskpre.data.decode import decode_picture
 from maskpre.data.loader import BatchLoader, SkipCount
 from maskpre.data.order import GlobalOrder, Request, SequentialOrder, Shuffle
 from maskpre.data.pixel_cache import PixelCache
+from maskpre.data.resume import Layout, continue_layout
 from maskpre.data.sources import BadSampleError, OnError, Source
 from maskpre.data.transforms import Transform
 from maskpre.data.workers import available_cores
@@ -66,9 +67,9 @@ class PretrainData(LightningDataModule, ABC):
             if len(values) != self.channels:
                 raise UserError(f"data.{name} has {len(values)} values, data.channels is {self.channels}")
         self.skipped = SkipCount()
-        self._sources: dict[Split, Source] = {}
+        self._sources: dict[Split, Source | None] = {}
         self._caches: dict[Split, PixelCache] = {}
-        self._saved_layout: dict[str, Any] = {}
+        self._saved_layout: Layout | None = None
 
     @abstractmethod
     def make_source(self, split: Split) -> Source | None:
@@ -80,11 +81,20 @@ class PretrainData(LightningDataModule, ABC):
 
     def source(self, split: Split) -> Source:
         """The samples of `split`, opened at the first call; UserError if the data set lacks the split."""
+        source = self._open(split)
+        if source is None:
+            raise UserError(f"the data set has no '{split}' split; see the keys of its data config")
+        return source
+
+    def has_split(self, split: Split) -> bool:
+        """Whether the data set has `split`."""
+        return self._open(split) is not None
+
+    def _open(self, split: Split) -> Source | None:
         if split not in self._sources:
             source = self.make_source(split)
-            if source is None:
-                raise UserError(f"the data set has no '{split}' split; see the keys of its data config")
-            log.info("%s: %s", split, source.describe())
+            if source is not None:
+                log.info("%s: %s", split, source.describe())
             self._sources[split] = source
         return self._sources[split]
 
@@ -94,8 +104,18 @@ class PretrainData(LightningDataModule, ABC):
         return len(self.source("train").classes)
 
     @property
+    def has_labels(self) -> bool:
+        """Whether a probe can be fitted on the training split and scored on the val split."""
+        return self.num_classes > 0 and self.has_split("val")
+
+    @property
+    def num_train(self) -> int | None:
+        """Samples of the training split; None if the stream has no known end."""
+        return len(self.source("train"))
+
+    @property
     def steps_per_epoch(self) -> int:
-        """Whole global batches in one pass over the training split."""
+        """Whole global batches in one pass over the training split; UserError if it has no known end."""
         return len(self.source("train")) // self.batch_size
 
     def train_dataloader(self) -> BatchLoader:
@@ -106,7 +126,7 @@ class PretrainData(LightningDataModule, ABC):
             raise UserError(
                 "trainer.max_steps must be set: the training data are one stream over the whole run"
             )
-        self._continue_layout(trainer)
+        continue_layout(trainer, before=self._saved_layout or self._layout(), now=self._layout())
         return self.train_loader(
             num_steps=trainer.max_steps,
             start_step=trainer.global_step,
@@ -148,15 +168,18 @@ class PretrainData(LightningDataModule, ABC):
         *,
         batch_size: int | None = None,
         transform: Transform | None = None,
+        limit: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> BatchLoader:
-        """All samples of `split` once, in order, the last batch smaller; bad samples are left out.
+        """Samples of `split` once, in order, the last batch smaller; bad samples are left out.
 
-        With several ranks, rank r gets every `world`-th batch.
+        `limit` takes at most that many, spread evenly over the split. With several ranks, rank r gets every
+        `world`-th batch.
         """
         order = SequentialOrder(
             num_samples=len(self.source(split)),
+            limit=limit,
             batch_size=batch_size or self.batch_size,
             rank=rank,
             world=world,
@@ -165,37 +188,22 @@ class PretrainData(LightningDataModule, ABC):
         dataset = self._dataset(split, transform or self.eval_transform, on_bad)
         return self._loader(dataset, order, len(order))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Layout:
         """What the meaning of a step depends on, for the checkpoint."""
         return self._layout()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Layout) -> None:
         """Remember the interrupted run's layout until the loader is made."""
         self._saved_layout = state
 
-    def _layout(self) -> dict[str, Any]:
-        trainer = self.trainer
+    def _layout(self) -> Layout:
         return {
             "batch_size": self.batch_size,
             "seed": self.seed,
             "shuffle": self.shuffle,
-            "num_samples": len(self.source("train")),
-            "accumulate": 1 if trainer is None else trainer.accumulate_grad_batches,
+            "num_samples": self.num_train,
+            "micro_batches": 1 if self.trainer is None else self.trainer.accumulate_grad_batches,
         }
-
-    def _continue_layout(self, trainer: Trainer) -> None:
-        """Compare with the interrupted run's layout; keep Lightning's batch count a multiple of steps."""
-        layout = self._layout()
-        before = self._saved_layout or layout
-        changed = [name for name in layout if name != "accumulate" and layout[name] != before[name]]
-        if changed:
-            changes = ", ".join(f"{name} {before[name]} -> {layout[name]}" for name in changed)
-            log.warning("the resumed run can't continue the interrupted run's order of samples: %s", changes)
-        shift = trainer.global_step * (layout["accumulate"] - before["accumulate"])
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        for counter in (progress.total, progress.current):
-            for name in ("ready", "started", "processed", "completed"):
-                setattr(counter, name, getattr(counter, name) + shift)
 
     def _dataset(self, split: Split, transform: Transform, on_bad: OnBadSample) -> PictureBatches:
         return PictureBatches(
@@ -207,13 +215,17 @@ class PretrainData(LightningDataModule, ABC):
             cache=self._cache(split) if self.cache == "ram" else None,
         )
 
-    def _loader(self, dataset: PictureBatches, requests: Sampler[Request], total: int) -> BatchLoader:
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
         devices = 1 if self.trainer is None else self.trainer.num_devices
-        share = max(1, min(_MOST_WORKERS, available_cores() // devices))
+        return max(1, min(_MOST_WORKERS, available_cores() // devices))
+
+    def _loader(self, dataset: Dataset[Loaded], requests: Sampler[Request] | None, total: int) -> BatchLoader:
         return BatchLoader(
             dataset=dataset,
             requests=requests,
-            num_workers=share if self.num_workers is None else self.num_workers,
+            num_workers=self._workers(),
             skipped=self.skipped,
             total=total,
         )

@@ -41,6 +41,17 @@ def epoch_order(*, num_samples: int, seed: int, epoch: int, shuffle: Shuffle) ->
     return np.lexsort((bits, window_of_block[np.arange(num_samples) // BLOCK_SIZE]))
 
 
+def micro_batch_size(global_batch: int, *, world: int, micro_batches: int) -> int:
+    """Samples that one rank takes at once; UserError if the global batch can't be shared out evenly."""
+    share, rest = divmod(global_batch, world * micro_batches)
+    if rest:
+        raise UserError(
+            f"data.batch_size ({global_batch}) must be a multiple of the number of ranks ({world}) times "
+            f"the number of accumulated micro-batches ({micro_batches}), here {world * micro_batches}"
+        )
+    return share
+
+
 class GlobalOrder(Sampler[Request]):
     """One stream of requests over a whole run of `num_steps` optimiser steps, seen from one rank.
 
@@ -67,11 +78,7 @@ class GlobalOrder(Sampler[Request]):
                 f"the data set has {num_samples} samples, fewer than one global batch of {global_batch}: "
                 f"set data.batch_size to at most {num_samples}"
             )
-        if global_batch % (world * micro_batches):
-            raise UserError(
-                f"data.batch_size ({global_batch}) must be a multiple of the number of ranks ({world}) times "
-                f"the number of accumulated micro-batches ({micro_batches}), here {world * micro_batches}"
-            )
+        micro_batch_size(global_batch, world=world, micro_batches=micro_batches)
         self.num_samples = num_samples
         self.global_batch = global_batch
         self.seed = seed
@@ -114,13 +121,18 @@ class GlobalOrder(Sampler[Request]):
 
 
 class SequentialOrder(Sampler[Request]):
-    """Every `world`-th batch of all samples in the source's order, nothing dropped."""
+    """Every `world`-th batch of the samples in the source's order, the last one smaller.
 
-    def __init__(self, *, num_samples: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
-        starts = range(rank * batch_size, num_samples, world * batch_size)
-        self._requests = [
-            Request(np.arange(start, min(start + batch_size, num_samples)), 0) for start in starts
-        ]
+    `limit` takes at most that many samples, spread evenly.
+    """
+
+    def __init__(
+        self, *, num_samples: int, batch_size: int, limit: int | None = None, rank: int = 0, world: int = 1
+    ) -> None:
+        count = num_samples if limit is None else min(limit, num_samples)
+        chosen = np.arange(count) * num_samples // count if count else np.arange(0)
+        starts = range(rank * batch_size, count, world * batch_size)
+        self._requests = [Request(chosen[start : start + batch_size], 0) for start in starts]
 
     def __len__(self) -> int:
         return len(self._requests)

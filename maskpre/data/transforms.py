@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -127,9 +128,9 @@ class RandomPadCrop:
         vertical, horizontal = draws.uniform("crop", 2)
         rows = self._positions(image.shape[1], vertical)
         columns = self._positions(image.shape[2], horizontal)
-        return _maybe_flip(image[:, rows][:, :, columns], self.flip, draws)
+        return _maybe_flip(image.index_select(1, rows).index_select(2, columns), self.flip, draws)
 
-    def _positions(self, length: int, draw: float) -> list[int]:
+    def _positions(self, length: int, draw: float) -> Int64[Tensor, " s"]:
         room = length + 2 * self.padding - self.size
         if room < 0 or self.padding >= length:
             raise UserError(
@@ -137,7 +138,7 @@ class RandomPadCrop:
             )
         positions = np.arange(self.size) + int(draw * (room + 1)) - self.padding
         last = length - 1
-        return (last - np.abs(last - np.abs(positions))).tolist()
+        return torch.from_numpy(last - np.abs(last - np.abs(positions)))
 
 
 class CentreCrop:

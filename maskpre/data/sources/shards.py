@@ -26,6 +26,11 @@ _OPEN_FILES = 64
 _NAMED_PROBLEMS = 20
 
 
+def is_remote(pattern: str) -> bool:
+    """Whether `pattern` names pipes or URLs instead of files."""
+    return any(url.startswith("pipe:") or "://" in url for url in expand_urls(pattern))
+
+
 def expand_shards(pattern: str) -> list[Path]:
     """Paths meant by `pattern`: '::' between patterns, braces ('{000000..000099}') in order, globs sorted.
 

@@ -1,0 +1,101 @@
+"""Data that stay behind a pipe or URL."""
+
+import logging
+from dataclasses import dataclass
+
+from webdataset.shardlists import expand_urls
+
+from maskpre.data.loader import BatchLoader
+from maskpre.data.module import PretrainData, Split
+from maskpre.data.order import micro_batch_size
+from maskpre.data.remote_stream import RemoteBatches
+from maskpre.data.sources import Source
+from maskpre.data.transforms import Transform
+from maskpre.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class RemoteData(PretrainData):
+    """WebDataset shards streamed from a command or URL, for pretraining only.
+
+    There is no exact order: a resumed run starts a new pass over newly shuffled shards, and other ranks
+    or workers see other batches. The length of the run must be given in steps. Nothing is known about
+    classes, so probes are off.
+
+    Args:
+        shards: 'pipe:COMMAND' or URLs, with braces and '::' between several.
+        shuffle_buffer: samples that are shuffled with each other, per worker.
+    """
+
+    shards: str
+    shuffle_buffer: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cache != "none" or self.shuffle != "full":
+            log.warning(
+                "data.cache=%s and data.shuffle=%s have no effect on remote shards", self.cache, self.shuffle
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """None are known."""
+        return 0
+
+    @property
+    def num_train(self) -> None:
+        """Not known."""
+        return
+
+    def prepare_data(self) -> None:
+        """Nothing to prepare."""
+
+    def has_split(self, split: Split) -> bool:
+        """There is the training split alone."""
+        return split == "train"
+
+    def make_source(self, split: Split) -> Source:
+        """UserError: a stream can't be read at random."""
+        raise UserError(
+            f"'{self.shards}' is a remote stream of unknown length without random access: set max_steps, and "
+            "fetch the shards to a disk (data=webdataset) for anything that needs an index"
+        )
+
+    def train_loader(
+        self,
+        *,
+        num_steps: int,
+        start_step: int = 0,
+        micro_batches: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        transform: Transform | None = None,
+        batch_size: int | None = None,
+    ) -> BatchLoader:
+        """A stream of training batches."""
+        if start_step:
+            log.warning("remote shards: the resume is not exact; step %d starts a new pass", start_step)
+        size = batch_size or self.batch_size
+        share = micro_batch_size(size, world=world, micro_batches=micro_batches)
+        urls = expand_urls(self.shards)
+        workers = self._workers()
+        if len(urls) < world * max(1, workers):
+            raise UserError(
+                f"{len(urls)} shards can't feed {world} ranks x {workers} workers, which read at least one "
+                f"shard each: set data.num_workers to {len(urls) // world}"
+            )
+        dataset = RemoteBatches(
+            urls=urls,
+            transform=transform or self.transform,
+            channels=self.channels,
+            batch_size=share,
+            seed=self.seed,
+            on_error=self.on_error,
+            start_step=start_step,
+            rank=rank,
+            world=world,
+            buffer=self.shuffle_buffer,
+        )
+        return self._loader(dataset, None, num_steps * micro_batches)
