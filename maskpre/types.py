@@ -12,7 +12,7 @@ is hidden from the encoder.
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import prod
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -232,6 +232,7 @@ class Encoded(Located):
         return self.prefix[:, 0]
 
 
+@runtime_checkable
 class Noise(Protocol):
     """Random numbers that depend on the sample, not on who computes them."""
 

@@ -145,7 +145,7 @@ def test_complement_shows_what_was_hidden(name, grid):
 
 
 @pytest.mark.parametrize("name", RATIO_CONFIGS)
-@pytest.mark.parametrize("ratio", [0, 1, 1.5, 0.999])
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 1.5, 0.999])
 def test_a_ratio_that_hides_nothing_or_everything_is_refused(name, ratio):
     with pytest.raises(
         ValueError, match=f"mask ratio {ratio:g}|mask ratio must be between 0 and 1, got {ratio:g}"

@@ -120,7 +120,7 @@ def test_equalize_ranks_each_picture():
 
 
 def test_given_widths_and_iterations_replace_the_colours_own():
-    spectrum = choose_spectrum("green", sigmas=[1, 3], iterations=2)
+    spectrum = choose_spectrum("green", sigmas=[1.0, 3.0], iterations=2)
     assert (spectrum.sigmas, spectrum.iterations, spectrum.complement) == ((1.0, 3.0), 2, False)
     # Wider Gaussians pass lower frequencies.
     low, high = amplitudes(color_noise(spectrum, num=4, size=64, seed=0), [0.1, 0.2])
@@ -138,7 +138,7 @@ def test_given_widths_and_iterations_replace_the_colours_own():
         ),
         ("green", {"sigmas": [0.5]}, r"green noise takes 2 sigmas, got 1: \[0.5\]"),
         ("white", {"sigmas": [0.5]}, "white noise takes 0 sigmas, got 1"),
-        ("green", {"sigmas": [2, 0.5]}, r"sigmas must be positive and ascending, got \[2.0, 0.5\]"),
+        ("green", {"sigmas": [2.0, 0.5]}, r"sigmas must be positive and ascending, got \[2.0, 0.5\]"),
         ("red", {"sigmas": [0.0]}, r"sigmas must be positive and ascending, got \[0.0\]"),
         ("red", {"iterations": 0}, "red noise takes 1 or more iterations, got 0"),
         ("white", {"iterations": 3}, "white noise takes 0 iterations, got 3"),
