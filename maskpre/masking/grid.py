@@ -25,7 +25,9 @@ class GridMasking(Masking):
     ) -> None:
         super().__init__(grid=grid)
         if period < 2 or any(size % period for size in grid.shape):
-            raise ValueError(f"grid masking's period must be at least 2 and divide {grid.shape}, got {period}")
+            raise ValueError(f"period must be at least 2 and divide {grid.shape}, got {period}")
+        if offset not in ("fixed", "random"):
+            raise ValueError(f"offset must be 'fixed' or 'random', got {offset!r}")
         self.period, self.offset, self.stream = period, offset, stream
 
     def forward(self, step: Step) -> MaskPlan:

@@ -36,3 +36,8 @@ def test_frames_count_as_an_axis():
 def test_period_must_divide_the_grid(period):
     with pytest.raises(ValueError, match=rf"period must be at least 2 and divide \(4, 6\), got {period}"):
         GridMasking(grid=GRID, period=period)
+
+
+def test_an_unknown_offset_is_refused():
+    with pytest.raises(ValueError, match="offset must be 'fixed' or 'random', got 'any'"):
+        GridMasking(grid=GRID, offset="any")
