@@ -36,7 +36,7 @@ def stretched_offsets(source: int, target: int) -> list[float]:
     """Where the `source` offsets of a table (odd) lie, in cells of a table with `target` offsets.
 
     0, then steps of 1, q, q^2, ... to either side: a geometric progression whose ratio is found by bisection
-    in [1.01, 1.5] so that the outermost offset falls on the target's (BEiT; Bao et al. 2022).
+    in [1.01, 1.5] so that the outermost offset falls on the target's, if it can (BEiT; Bao et al. 2022).
     """
     low, high, ratio = 1.01, 1.5, 1.255
     while high - low > 1e-6:
@@ -55,7 +55,8 @@ def resize_relative_table(
     """Relative-position biases per head (k) for windows of `target` (rows, columns) from those of `source`.
 
     A bicubic spline through the geometrically stretched offsets, in float32, as SimMIM's loader does; rows
-    beyond the offsets (the class token's) stay. Raises ValueError for a window of one cell, which has no
+    beyond the offsets (the class token's) stay. Targets outside the stretched offsets get the value at the
+    edge. Raises ValueError for a window of one cell, which has no
     offsets to go by.
     """
     if source == target:

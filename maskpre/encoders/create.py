@@ -1,6 +1,7 @@
 """Making timm models by name, with errors that name the sizes."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import timm
@@ -18,8 +19,9 @@ def create_timm(
     encoder doesn't know), if timm refuses the sizes, or if patches don't divide the picture.
     """
     if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "vit_small_patch16_224"
-        raise ValueError(f"timm has no model {name!r}; some it has: {close}")
+        family = timm.list_models(f"{name.split('_')[0]}*") or timm.list_models()
+        close = ", ".join(get_close_matches(name, family, n=5, cutoff=0.0))
+        raise ValueError(f"timm has no model {name!r}; the nearest names: {close}")
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     try:
         net = timm.create_model(

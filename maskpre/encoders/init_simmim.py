@@ -18,7 +18,8 @@ def init_simmim_swin(module: nn.Module, *, tokens: Iterable[Tensor]) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=STD)
-        _reset(part)
+        if isinstance(part, nn.Linear | nn.LayerNorm):
+            _reset(part)
     for name, parameter in module.named_parameters():
         if name.endswith("relative_position_bias_table"):
             nn.init.normal_(parameter, std=STD)
@@ -35,7 +36,8 @@ def init_simmim_vit(module: nn.Module, *, blocks: Iterable[nn.Module], tokens: I
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             _truncated(part.weight)
-        _reset(part)
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.LayerNorm):
+            _reset(part)
     for name, parameter in module.named_parameters():
         if name.endswith(("relative_position_bias_table", "q_bias", "v_bias")):
             nn.init.zeros_(parameter)
@@ -51,9 +53,9 @@ def _truncated(weight: Tensor) -> None:
     nn.init.trunc_normal_(weight, std=STD, a=-STD, b=STD)
 
 
-def _reset(part: nn.Module) -> None:
-    """Biases 0, layer norms 1 and 0."""
+def _reset(part: nn.Linear | nn.Conv2d | nn.LayerNorm) -> None:
+    """Biases 0, scales of layer norms 1."""
     if isinstance(part, nn.LayerNorm):
         nn.init.ones_(part.weight)
-    if isinstance(part, nn.Linear | nn.LayerNorm) and part.bias is not None:
+    if part.bias is not None:
         nn.init.zeros_(part.bias)
