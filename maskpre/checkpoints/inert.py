@@ -21,14 +21,16 @@ UnpicklingError = pickle.UnpicklingError
 class Inert(dict[Any, Any]):
     """Stands for an object of a foreign class: it takes what it is given and does nothing with it."""
 
+    # Pickle may construct it in any way: with arguments, or without calling the constructor.
     def __new__(cls, *args: object, **options: object) -> "Inert":
+        """An empty one."""
         return super().__new__(cls)
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        pass
+        """Take an object's state."""
 
     def append(self, item: object) -> None:
         """Take an item of a foreign sequence."""

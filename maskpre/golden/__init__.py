@@ -1,0 +1,1 @@
+"""Replaying what official implementations computed: golden cases, their kinds, and the comparison."""

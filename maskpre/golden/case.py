@@ -1,0 +1,95 @@
+"""A golden case on disk: settings, weights, inputs, and what the official code made of them."""
+
+import json
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from maskpre.checkpoints.read import read_safetensors
+from maskpre.errors import UserError
+
+Settings = TypeVar("Settings")
+Tensors = dict[str, Tensor]
+
+
+class CannotReplayError(UserError):
+    """The case asks for something this package can't build; the message names it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One official run. Floating-point tensors are float64; `loss` is None where there is no model."""
+
+    name: str
+    system: str
+    hyperparameters: dict[str, Any]
+    loss: float | None
+    losses: dict[str, float]
+    extras: dict[str, Any]
+    weights: Tensors
+    inputs: Tensors
+    outputs: Tensors
+
+    def settings(self, kind: type[Settings]) -> Settings:
+        """The hyperparameters as the dataclass `kind`; CannotReplayError names what it lacks or does not know."""
+        known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        for key in self.hyperparameters:
+            if key not in known:
+                close = get_close_matches(key, known, n=1)
+                hint = f"; did its writer mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+                raise CannotReplayError(f"{self.name}: hyperparameter {key!r} is unknown{hint}")
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(kind), self.hyperparameters)
+            result = OmegaConf.to_object(merged)
+        except OmegaConfBaseException as error:
+            raise CannotReplayError(f"{self.name}: hyperparameters: {str(error).splitlines()[0]}") from error
+        assert isinstance(result, kind)
+        return result
+
+    def input(self, name: str) -> Tensor:
+        """An input; CannotReplayError if the case has none of that name."""
+        if name not in self.inputs:
+            raise CannotReplayError(
+                f"{self.name}: input {name!r} is missing; there are {sorted(self.inputs)}"
+            )
+        return self.inputs[name]
+
+
+def _tensors(path: Path) -> Tensors:
+    values = read_safetensors(path)
+    return {key: value.double() if value.is_floating_point() else value for key, value in values.items()}
+
+
+def read_case(folder: Path) -> Case:
+    """Read a case's folder; UserError if a file is missing or broken."""
+    try:
+        record = json.loads((folder / "case.json").read_text())
+        return Case(
+            name=f"{record['system']}/{folder.name}",
+            system=record["system"],
+            hyperparameters=record["hyperparameters"],
+            loss=record["loss"],
+            losses=record["losses"],
+            extras=record.get("extras", {}),
+            weights=_tensors(folder / "weights.safetensors"),
+            inputs=_tensors(folder / "inputs.safetensors"),
+            outputs=_tensors(folder / "outputs.safetensors"),
+        )
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise UserError(f"{folder} holds no readable golden case: {error!r}") from error
+
+
+def find_cases(paths: list[Path]) -> list[Path]:
+    """Folders of cases at or below the paths, in order; UserError for a path that holds none."""
+    found = []
+    for path in paths:
+        below = [file.parent for file in sorted(path.rglob("case.json"))]
+        if not below:
+            raise UserError(f"{path} holds no golden case (a folder with case.json)")
+        found += below
+    return found

@@ -1,0 +1,38 @@
+"""Which replay belongs to which case."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from maskpre.golden import lars, mae_pretrain
+from maskpre.golden.case import CannotReplayError, Case
+from maskpre.golden.compare import Replay
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Cases of `system` that have the hyperparameter `marker`."""
+
+    system: str
+    marker: str
+    replay: Callable[[Case], Replay]
+
+
+KINDS = (
+    Kind("mae", "decoder_embed_dim", mae_pretrain.replay),
+    Kind("mae", "trust_coefficient", lars.replay),
+)
+
+
+def replay(case: Case) -> Replay:
+    """Replay a case by its kind; CannotReplayError if there is none for it."""
+    of_system = [kind for kind in KINDS if kind.system == case.system]
+    if not of_system:
+        known = ", ".join(sorted({kind.system for kind in KINDS}))
+        raise CannotReplayError(f"{case.name}: system {case.system!r} is unknown; known are {known}")
+    for kind in of_system:
+        if kind.marker in case.hyperparameters:
+            return kind.replay(case)
+    markers = ", ".join(kind.marker for kind in of_system)
+    raise CannotReplayError(
+        f"{case.name}: no kind of {case.system} case fits; one of {markers} must be given"
+    )

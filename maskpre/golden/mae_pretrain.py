@@ -1,0 +1,117 @@
+"""Pre-training steps of MAE (He et al., arXiv 2111.06377)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from maskpre.checkpoints.names_mae import official_name, pretraining_keys
+from maskpre.golden.case import Case
+from maskpre.golden.compare import Replay
+from maskpre.golden.pretraining import (
+    Experiment,
+    experiment,
+    gradients,
+    official_gradients,
+    position_tables,
+    step_tensors,
+)
+from maskpre.model import MaskedModel
+from maskpre.optim import build_param_groups, weight_decay_split
+from maskpre.optim.schedules import warmup_cosine
+
+
+@dataclass
+class Settings:
+    """The official constructor's arguments and the step's; `grad_patch_weight` tells which gradients are kept."""
+
+    img_size: int
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    decoder_embed_dim: int
+    decoder_depth: int
+    decoder_num_heads: int
+    mask_ratio: float
+    batch: int
+    norm_pix_loss: bool = False
+    mlp_ratio: float = 4.0
+    eps: float = 1e-6
+    grad_patch_weight: bool = True
+
+
+def overrides(s: Settings) -> list[str]:
+    """The experiment `mae` with a case's sizes."""
+    return [
+        "experiment=mae",
+        "target=pixels_patch_norm" if s.norm_pix_loss else "target=pixels",
+        f"encoder.img_size={s.img_size}",
+        f"encoder.patch_size={s.patch_size}",
+        f"encoder.embed_dim={s.embed_dim}",
+        f"encoder.depth={s.depth}",
+        f"encoder.num_heads={s.num_heads}",
+        f"encoder.mlp_ratio={s.mlp_ratio}",
+        f"predictor.embed_dim={s.decoder_embed_dim}",
+        f"predictor.depth={s.decoder_depth}",
+        f"predictor.num_heads={s.decoder_num_heads}",
+        f"predictor.mlp_ratio={s.mlp_ratio}",
+        f"masking.ratio={s.mask_ratio}",
+    ]
+
+
+def replay(case: Case) -> Replay:
+    """Mask from the case's noise; loss and gradients as in training, where only hidden cells are projected."""
+    s = case.settings(Settings)
+    config = experiment(case, overrides(s))
+    weights = pretraining_keys(case.weights)
+    run = Experiment(case, config, weights, {"mask": case.input("noise")}, eps=s.eps)
+    model = run.build()
+    tables = position_tables(model, weights)
+    run.load(model)
+    step = run.run(model)
+    assert step.total is not None
+    step.total.backward()
+    return Replay(
+        loss=step.total,
+        losses={"pixel": step.losses["main"]},
+        tensors={**step_tensors(step, model), "pred": run.predict_everywhere()},
+        gradients=gradients(model),
+        expected_gradients=pretraining_keys(official_gradients(case)),
+        extras=_extras(case, model, config.optim),
+        also=tables,
+    )
+
+
+def _extras(case: Case, model: MaskedModel, optim: DictConfig) -> dict[str, Any]:
+    """The experiment's weight-decay split under official names, and its learning-rate curve."""
+    named = list(model.named_parameters())
+    split = weight_decay_split(named, optim.decay_policy)
+    decayed, exempt = (sorted(official_name(name) for name in part) for part in split)
+    groups = build_param_groups(named, lr=1.0, weight_decay=optim.weight_decay, policy=optim.decay_policy)
+    extras = {
+        "weight_decay": decayed,
+        "no_weight_decay": exempt,
+        "group_weight_decay": [group["weight_decay"] for group in groups],
+    }
+    if "lr_schedule" in case.extras:
+        extras["lr_schedule"] = _lr_samples(case.extras["lr_schedule"])
+    return extras
+
+
+def _lr_samples(asked: dict[str, Any]) -> dict[str, Any]:
+    """The learning rate at the epochs asked for."""
+    points = [
+        [
+            epoch,
+            warmup_cosine(
+                epoch,
+                peak=asked["lr"],
+                min_lr=asked["min_lr"],
+                warmup_epochs=asked["warmup_epochs"],
+                epochs=asked["epochs"],
+            ),
+        ]
+        for epoch, _ in asked["points_epoch_lr"]
+    ]
+    return {**asked, "points_epoch_lr": points}

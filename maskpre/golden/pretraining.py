@@ -1,0 +1,127 @@
+"""Running a composed model on a pre-training case."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from maskpre.build import build_model
+from maskpre.config import compose
+from maskpre.errors import UserError
+from maskpre.golden.case import CannotReplayError, Case, Tensors
+from maskpre.masking.base import Masking
+from maskpre.model import MaskedModel
+from maskpre.ops.noise import GivenNoise
+from maskpre.types import Located, MaskPlan, Step, align
+
+
+class GivenMasking(Masking):
+    """Replays a plan made elsewhere."""
+
+    def __init__(self, *, plan: MaskPlan) -> None:
+        super().__init__(grid=plan.grid)
+        self.plan = plan
+
+    def forward(self, step: Step) -> MaskPlan:
+        """The given plan."""
+        return self.plan
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of this package with a case's sizes, its weights, and its noise or plan."""
+
+    case: Case
+    config: DictConfig
+    weights: Mapping[str, Tensor]
+    noise: Mapping[str, Tensor]
+    plan: MaskPlan | None = None
+    eps: float | None = None
+
+    def build(self, *, region: str = "masked") -> MaskedModel:
+        """The model in float64 as it starts training; its objective reads `region`."""
+        config = self.config.copy()
+        config.objectives.main.region = region
+        try:
+            model = build_model(config).double()
+            if self.plan is not None:
+                model.maskings["main"] = GivenMasking(plan=self.plan)
+        except UserError as error:
+            raise CannotReplayError(f"{self.case.name}: {error}") from error
+        if self.eps is not None:
+            set_norm_eps(model, self.eps)
+        return model
+
+    def load(self, model: MaskedModel) -> None:
+        """Put the case's weights in."""
+        load_strictly(model, self.weights, self.case)
+
+    def run(self, model: MaskedModel) -> Step:
+        """One step on the case's pictures."""
+        images = self.case.input("imgs")
+        batch = {"image": images, "index": torch.arange(len(images)), "epoch": torch.zeros(len(images))}
+        return model(batch, noise=GivenNoise(dict(self.noise)), progress=0.0)
+
+    def predict_everywhere(self) -> Tensor:
+        """Predictions at all cells in raster order; no gradients."""
+        model = self.build(region="all")
+        self.load(model)
+        with torch.no_grad():
+            prediction = self.run(model).predictions["main"]
+        return align(prediction, like=Located(prediction.tokens, prediction.grid))
+
+
+def experiment(case: Case, overrides: Sequence[str]) -> DictConfig:
+    """The configuration the overrides give; nothing of a golden run comes from a data set."""
+    try:
+        return compose(list(overrides))
+    except ValueError as error:
+        raise CannotReplayError(f"{case.name}: {error}") from error
+
+
+def set_norm_eps(model: nn.Module, eps: float) -> None:
+    """Give every layer norm the same epsilon."""
+    for part in model.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.eps = eps
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], case: Case) -> None:
+    """Load a state that must fit name by name and shape by shape."""
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise CannotReplayError(f"{case.name}: the weights don't fit the model: {error}") from error
+
+
+def step_tensors(step: Step, model: MaskedModel) -> Tensors:
+    """Mask, ids, latent and target of a step, as MAE's code lays them out."""
+    plan, encoded = step.plans["student"], step.outputs["student"]
+    assert encoded.prefix is not None
+    return {
+        "mask": plan.mask.double(),
+        "ids_keep": plan.keep,
+        "ids_restore": torch.cat([plan.keep, plan.hide], dim=1).argsort(dim=1),
+        "latent": torch.cat([encoded.prefix, encoded.tokens], dim=1),
+        "target": model.targets["main"](step).tokens,
+    }
+
+
+def position_tables(model: MaskedModel, weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The fixed tables a model starts with, beside the case's."""
+    names = ("encoder.pos_embed", "predictors.main.pos_embed")
+    return {name: (model.get_parameter(name).detach().clone(), weights[name]) for name in names}
+
+
+def gradients(model: nn.Module) -> Tensors:
+    """All gradients by name."""
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def official_gradients(case: Case) -> Tensors:
+    """The case's gradients by official name."""
+    return {
+        name.removeprefix("grad/"): value for name, value in case.outputs.items() if name.startswith("grad/")
+    }
