@@ -1,0 +1,64 @@
+"""An exponential moving average of the weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+class WeightEMA(Callback):
+    """Averages all weights after each optimiser step: average = decay * average + (1 - decay) * weight.
+
+    The average is saved in checkpoints under "ema" with the model's own names, and resumed exactly.
+    """
+
+    def __init__(self, *, decay: float = 0.9999) -> None:
+        if not 0.0 < decay < 1.0:
+            raise ValueError(f"EMA decay must be between 0 and 1, got {decay}")
+        self.decay = decay
+        self.average: AveragedModel | None = None
+        self._last_step = 0
+        self._loaded: dict[str, Tensor] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the current weights, or from the checkpoint's average."""
+        model: Any = pl_module.model
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=False)
+        if self._loaded is not None:
+            self.average.module.load_state_dict(self._loaded)
+        # The first update copies; the start is the copy already.
+        self.average.n_averaged.fill_(1)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Averages count from the step the run is at."""
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, Any],
+        batch: dict[str, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Average once per optimiser step."""
+        if trainer.global_step != self._last_step and self.average is not None:
+            self._last_step = trainer.global_step
+            with torch.no_grad():
+                self.average.update_parameters(pl_module.model)  # type: ignore[arg-type]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Store the average."""
+        if self.average is not None:
+            checkpoint["ema"] = dict(self.average.module.state_dict())
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the stored average until the fit starts."""
+        self._loaded = checkpoint.get("ema")

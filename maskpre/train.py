@@ -1,0 +1,31 @@
+"""Pretraining: python -m maskpre.train experiment=mae"""
+
+import sys
+
+from omegaconf import DictConfig
+
+from maskpre.callbacks.save import SaveLast
+from maskpre.config import command
+from maskpre.run_folder import open_run_folder
+from maskpre.summary import print_summary
+from maskpre.training import build_training
+
+
+@command("train")
+def main(cfg: DictConfig) -> None:
+    """Train what the configuration describes, or go on where its run folder stopped."""
+    folder = open_run_folder(cfg)
+    with folder.lock():
+        checkpoint = folder.resume_from(cfg.resume)
+        print(f"run folder: {folder.path}" + (f", resuming from {checkpoint}" if checkpoint else ""))
+        training = build_training(cfg, folder)
+        training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint)
+        if training.trainer.is_global_zero:
+            print_summary(training, folder)
+        save = next(c for c in training.trainer.callbacks if isinstance(c, SaveLast))
+        if save.stopped_by is not None:
+            sys.exit(128 + save.stopped_by)
+
+
+if __name__ == "__main__":
+    main()

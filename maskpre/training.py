@@ -1,0 +1,85 @@
+"""From a configuration to Lightning's three: trainer, module and data."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from maskpre.build import build_model
+from maskpre.checkpoints.save import AtomicCheckpointIO
+from maskpre.data.module import PretrainData
+from maskpre.errors import UserError
+from maskpre.module import PretrainModule
+from maskpre.optim import OptimRecipe, lambda_lr
+from maskpre.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything `Trainer.fit` needs."""
+
+    trainer: Trainer
+    module: PretrainModule
+    data: PretrainData
+
+
+def _with_folder(node: DictConfig, folder: RunFolder) -> list[Any]:
+    """Build the entries of a group; those that write get the run's folder."""
+    parts = [instantiate(entry) for entry in node.values() if entry is not None]
+    return [part(folder=folder) if isinstance(part, partial) else part for part in parts]
+
+
+def count_steps(cfg: DictConfig, data: PretrainData) -> int:
+    """Optimiser steps of the whole run."""
+    if cfg.max_steps is not None:
+        return int(cfg.max_steps)
+    if data.steps_per_epoch == 0:
+        size = len(data.source("train"))
+        raise UserError(f"data.batch_size ({data.batch_size}) is larger than the data set ({size} samples)")
+    return max(1, round(cfg.epochs * data.steps_per_epoch))
+
+
+def build_optimizer(
+    named_parameters: Any, *, recipe: OptimRecipe, data: PretrainData, total_steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The recipe's optimiser and its learning-rate schedule for this run."""
+    optimizer, curve = recipe.build(
+        named_parameters,
+        effective_batch=data.batch_size,
+        total_steps=total_steps,
+        steps_per_epoch=data.steps_per_epoch,
+    )
+    return optimizer, lambda_lr(optimizer, curve)
+
+
+def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
+    """Build all parts of a pretraining run. The weights depend on `seed` only."""
+    data: PretrainData = instantiate(cfg.data)
+    data.prepare_data()
+    total_steps = count_steps(cfg, data)
+    torch.manual_seed(cfg.seed)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    module = PretrainModule(
+        model=build_model(cfg),
+        build_optimizer=partial(
+            build_optimizer, recipe=instantiate(cfg.optim), data=data, total_steps=total_steps
+        ),
+        total_steps=total_steps,
+        seed=cfg.seed,
+        config=plain,
+    )
+    trainer: Trainer = instantiate(cfg.trainer)(
+        max_steps=total_steps,
+        max_epochs=-1,
+        callbacks=_with_folder(cfg.callbacks, folder),
+        logger=_with_folder(cfg.logger, folder),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder.path,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+    )
+    return Training(trainer, module, data)
