@@ -43,6 +43,15 @@ def resize(
     return F.interpolate(image[None], size=size, mode=interpolation, antialias=True)[0]
 
 
+def resize_short_side(
+    image: UInt8[Tensor, "c h w"], short_side: int, interpolation: Interpolation
+) -> UInt8[Tensor, "c s t"]:
+    """`resize` to a short side of `short_side` pixels, keeping the aspect ratio."""
+    height, width = image.shape[1:]
+    short = min(height, width)
+    return resize(image, (height * short_side // short, width * short_side // short), interpolation)
+
+
 class RandomResizedCrop:
     """A random part of the picture, resized to a square, and a horizontal flip.
 
@@ -155,11 +164,8 @@ class CentreCrop:
 
     def __call__(self, image: UInt8[Tensor, "c h w"], draws: Draws) -> UInt8[Tensor, "c s s"]:
         """Resize and crop; `draws` is not used."""
-        height, width = image.shape[1:]
-        short = min(height, width)
-        shape = (height * self.short_side // short, width * self.short_side // short)
-        image = resize(image, shape, self.interpolation)
-        top, left = (round((side - self.size) / 2) for side in shape)
+        image = resize_short_side(image, self.short_side, self.interpolation)
+        top, left = (round((side - self.size) / 2) for side in image.shape[1:])
         return image[:, top : top + self.size, left : left + self.size]
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from maskpre.data.files import atomic_path
 from maskpre.data.progress import progress
 from maskpre.data.sources.base import StringTable
 from maskpre.data.sources.tar_index import ShardIndex, scan_shard
-from maskpre.data.workers import available_cores
+from maskpre.data.workers import available_cores, parallel
 
 _VERSION = 1
 _FOLDER = ".maskpre-index"
@@ -58,16 +57,13 @@ class IndexCache:
         return index
 
     def _build_all(self, shards: list[Path]) -> list[ShardIndex]:
-        workers = min(available_cores(), len(shards))
-        if workers <= 1:
-            return [self.build(shard) for shard in shards]
-        with ProcessPoolExecutor(workers) as pool:
-            built: list[ShardIndex] = []
+        built: list[ShardIndex] = []
+        if shards:
             with progress(f"Indexing {len(shards)} shards", total=len(shards)) as advance:
-                for index in pool.map(self.build, shards):
+                for index in parallel(self.build, shards, processes=available_cores()):
                     built.append(index)
                     advance(1)
-            return built
+        return built
 
     def _beside(self, shard: Path) -> Path:
         return shard.parent / _FOLDER / f"{shard.name}.npz"

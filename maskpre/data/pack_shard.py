@@ -1,0 +1,140 @@
+"""Writing one WebDataset shard."""
+
+import io
+import json
+import re
+import tarfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.io import encode_jpeg
+
+from maskpre.data.dataset import BadSample
+from maskpre.data.decode import decode_picture
+from maskpre.data.files import atomic_path, write_json
+from maskpre.data.sources import BadSampleError, FolderSource
+from maskpre.data.sources.index_cache import IndexCache
+from maskpre.data.transforms import resize_short_side
+
+_NAME_LENGTH = 80
+
+
+@dataclass(kw_only=True)
+class PackedShard:
+    """What is in one shard.
+
+    `mean_sum` and `square_sum` add up each picture's mean pixel and mean squared pixel per channel, in
+    [0, 1]; empty if pictures were not decoded. `class_counts` is empty for unlabelled data.
+    """
+
+    file: str
+    samples: int = 0
+    bytes: int = 0
+    class_counts: list[int]
+    bad: list[BadSample] = field(default_factory=list)
+    mean_sum: list[float]
+    square_sum: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPacker:
+    """Writes shard number n of a folder: samples n * samples_per_shard and on of `order`.
+
+    A finished shard has a report in `state` that gives its size; such a shard is left alone.
+    """
+
+    source: FolderSource
+    order: NDArray[np.int64]
+    stem: str
+    state: Path
+    samples_per_shard: int
+    resize: int | None
+    quality: int
+    channels: int
+    decode: bool
+
+    @property
+    def num_shards(self) -> int:
+        """Shards in all."""
+        return -(-len(self.order) // self.samples_per_shard)
+
+    def __call__(self, number: int) -> PackedShard:
+        """Shard `number`, made now or earlier."""
+        path = Path(f"{self.stem}-{number:06d}.tar")
+        report = self.state / f"{path.stem}.json"
+        finished = _read_report(report, path)
+        if finished is not None:
+            return finished
+        with atomic_path(path) as temporary:
+            shard = self._write(temporary, path.name, number)
+        shard.bytes = path.stat().st_size
+        IndexCache(fallback=self.state).build(path)
+        write_json(report, asdict(shard))
+        return shard
+
+    def _write(self, path: Path, name: str, number: int) -> PackedShard:
+        channels = self.channels if self.decode else 0
+        shard = PackedShard(
+            file=name,
+            class_counts=[0] * len(self.source.classes),
+            mean_sum=[0.0] * channels,
+            square_sum=[0.0] * channels,
+        )
+        first = number * self.samples_per_shard
+        with tarfile.open(path, "w") as tar:
+            for position in range(first, min(first + self.samples_per_shard, len(self.order))):
+                index = int(self.order[position])
+                try:
+                    self._add(tar, shard, position, index)
+                except BadSampleError as error:
+                    shard.bad.append(BadSample(index, self.source.key(index), str(error)))
+        return shard
+
+    def _add(self, tar: tarfile.TarFile, shard: PackedShard, position: int, index: int) -> None:
+        relative = Path(self.source.relative_path(index))
+        raw = self.source.read(index)
+        content, extension = raw.data.tobytes(), relative.suffix.lower()
+        if self.decode or self.resize is not None:
+            image = decode_picture(raw.data, self.channels)
+            if self.resize is not None and min(image.shape[1:]) > self.resize:
+                image = resize_short_side(image, self.resize, "bicubic")
+                content, extension = encode_jpeg(image.contiguous(), self.quality).numpy().tobytes(), ".jpg"
+            if self.decode:
+                _measure(shard, image)
+        words = re.sub(r"[^A-Za-z0-9_-]", "_", relative.with_suffix("").as_posix())
+        key = f"{position:08d}_{words[-_NAME_LENGTH:]}"
+        _add_member(tar, key + extension, content)
+        if raw.label >= 0:
+            _add_member(tar, f"{key}.cls", str(raw.label).encode())
+            shard.class_counts[raw.label] += 1
+        shard.samples += 1
+
+
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file without date or owner, so that equal pictures make equal shards."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _measure(shard: PackedShard, image: UInt8[Tensor, "c h w"]) -> None:
+    pixels = image.flatten(1).to(torch.float32) / 255
+    means, squares = pixels.mean(1).tolist(), pixels.square().mean(1).tolist()
+    shard.mean_sum = [total + value for total, value in zip(shard.mean_sum, means, strict=True)]
+    shard.square_sum = [total + value for total, value in zip(shard.square_sum, squares, strict=True)]
+
+
+def _read_report(report: Path, shard: Path) -> PackedShard | None:
+    """The report of a shard that is there in full."""
+    if not report.is_file() or not shard.is_file():
+        return None
+    content = json.loads(report.read_text(encoding="utf-8"))
+    if content["bytes"] != shard.stat().st_size:
+        return None
+    content["bad"] = [BadSample(*sample) for sample in content["bad"]]
+    return PackedShard(**content)

@@ -1,0 +1,177 @@
+"""A folder of pictures into WebDataset shards, in parallel, going on where it was interrupted."""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from maskpre.data.files import write_json
+from maskpre.data.loader import SkipCount
+from maskpre.data.order import epoch_order
+from maskpre.data.pack_shard import PackedShard, ShardPacker
+from maskpre.data.progress import progress
+from maskpre.data.sources import FolderLabels, FolderSource
+from maskpre.data.workers import available_cores, parallel
+from maskpre.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_MANIFEST = "dataset.json"
+_STATE = ".maskpre-prepare"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """What `python -m maskpre.prepare` does.
+
+    Args:
+        src: folder of pictures. dst: folder the shards go to, as NAME-000000.tar, with an index each and a
+            dataset.json that describes all of them.
+        name: of this split; a second one into the same `dst` gets the classes of the first.
+        labels: see FolderSource.
+        samples_per_shard: the last shard has fewer, and those with bad pictures too.
+        order: "mixed" spreads neighbours over the shards, by `seed`; "sorted" keeps the order of the paths.
+        resize: short side in pixels that larger pictures are reduced to and encoded as JPEG of `quality`;
+            None copies the files' bytes.
+        channels: 1, 3 or more, as in `data.channels`.
+        check: "decode" decodes every picture, leaves out and names bad ones, and measures mean and
+            standard deviation; "none" leaves out only files that can't be read.
+        num_workers: processes; None for one per core.
+    """
+
+    src: str
+    dst: str
+    name: str = "train"
+    labels: FolderLabels = "auto"
+    samples_per_shard: int = 1000
+    order: Literal["mixed", "sorted"] = "mixed"
+    seed: int = 0
+    resize: int | None = None
+    quality: int = 95
+    channels: int = 3
+    check: Literal["decode", "none"] = "decode"
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples_per_shard < 1:
+            raise UserError(f"samples_per_shard must be at least 1, got {self.samples_per_shard}")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"quality must be in 1..100, got {self.quality}")
+        if self.resize is not None and (self.resize < 1 or self.channels not in (1, 3)):
+            raise UserError(
+                f"resize ({self.resize}) must be positive and needs 1 or 3 channels, got {self.channels}"
+            )
+
+    def run(self) -> Path:
+        """Make the shards that are not there yet; returns the path of dataset.json.
+
+        Raises UserError if `dst` holds shards of the same name made otherwise, if another process is at
+        it, or if no picture is good.
+        """
+        dst = Path(self.dst).expanduser()
+        state = dst / _STATE
+        state.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(state / f"{self.name}.lock", timeout=0):
+                return self._run(dst, state)
+        except Timeout:
+            raise UserError(f"another process is preparing '{self.name}' in '{dst}'") from None
+
+    def _run(self, dst: Path, state: Path) -> Path:
+        manifest = _read_manifest(dst)
+        source = FolderSource(root=self.src, labels=self.labels, classes=manifest.get("classes") or None)
+        self._claim(source, dst, state)
+        for leftover in dst.glob(f".{self.name}-*.tmp"):
+            leftover.unlink()
+        shuffle = "full" if self.order == "mixed" else "none"
+        order = epoch_order(num_samples=len(source), seed=self.seed, epoch=0, shuffle=shuffle)
+        packer = ShardPacker(
+            source=source,
+            order=order,
+            stem=str(dst / self.name),
+            state=state,
+            samples_per_shard=self.samples_per_shard,
+            resize=self.resize,
+            quality=self.quality,
+            channels=self.channels,
+            decode=self.check == "decode",
+        )
+        shards = self._pack_all(packer)
+        if not any(shard.samples for shard in shards):
+            raise UserError(
+                f"none of the {len(source)} pictures in '{source.root}' is good: {_first_bad(shards)}"
+            )
+        return self._finish(dst, manifest, source, shards)
+
+    def _claim(self, source: FolderSource, dst: Path, state: Path) -> None:
+        """Write down what the shards are made of, or refuse if that differs from last time."""
+        settings = {name: value for name, value in asdict(self).items() if name not in ("dst", "num_workers")}
+        listing = hashlib.blake2b(digest_size=16)
+        for index in range(len(source)):
+            listing.update(source.relative_path(index).encode("utf-8", "surrogateescape") + b"\0")
+        settings |= {
+            "src": str(source.root.resolve()),
+            "pictures": len(source),
+            "listing": listing.hexdigest(),
+        }
+        recorded = state / f"{self.name}.json"
+        if not recorded.is_file():
+            write_json(recorded, settings)
+            return
+        before = json.loads(recorded.read_text())
+        changed = [
+            f"{key} was {before.get(key)!r}, now {value!r}"
+            for key, value in settings.items()
+            if before.get(key) != value
+        ]
+        if changed:
+            raise UserError(
+                f"'{dst}' holds '{self.name}' shards made otherwise ({'; '.join(changed)}): choose another dst "
+                "or name, or delete them"
+            )
+
+    def _pack_all(self, packer: ShardPacker) -> list[PackedShard]:
+        total = len(packer.order)
+        skipped = SkipCount()
+        shards: list[PackedShard] = []
+        with progress(f"Packing {total} pictures into {packer.num_shards} shards", total=total) as advance:
+            workers = self.num_workers or available_cores()
+            for shard in parallel(packer, range(packer.num_shards), processes=workers):
+                skipped.add(shard.bad)
+                shards.append(shard)
+                advance(shard.samples + len(shard.bad))
+        return shards
+
+    def _finish(
+        self, dst: Path, manifest: dict[str, Any], source: FolderSource, shards: list[PackedShard]
+    ) -> Path:
+        counts = np.sum([shard.class_counts for shard in shards], axis=0)
+        split: dict[str, Any] = {
+            "count": sum(shard.samples for shard in shards),
+            "class_counts": counts.tolist(),
+            "bad": [sample.key for shard in shards for sample in shard.bad],
+            "shards": [{"file": s.file, "count": s.samples, "bytes": s.bytes} for s in shards],
+        }
+        if self.check == "decode":
+            mean = np.sum([s.mean_sum for s in shards], axis=0) / split["count"]
+            square = np.sum([s.square_sum for s in shards], axis=0) / split["count"]
+            split |= {"mean": mean.round(4).tolist(), "std": np.sqrt(square - mean**2).round(4).tolist()}
+        manifest["classes"] = list(source.classes)
+        manifest.setdefault("splits", {})[self.name] = split
+        write_json(dst / _MANIFEST, manifest)
+        return dst / _MANIFEST
+
+
+def _read_manifest(dst: Path) -> dict[str, Any]:
+    path = dst / _MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _first_bad(shards: list[PackedShard]) -> str:
+    bad = [sample for shard in shards for sample in shard.bad]
+    return f"'{bad[0].key}' {bad[0].reason}"

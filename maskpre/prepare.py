@@ -1,0 +1,26 @@
+"""Pictures into shards: python -m maskpre.prepare src=PICTURES dst=SHARDS"""
+
+import json
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from maskpre.config import command
+from maskpre.data.packing import Packing
+
+
+@command("prepare")
+def main(cfg: DictConfig) -> None:
+    """Pack what the configuration describes and print how to train on it."""
+    packing: Packing = instantiate(cfg, _target_="maskpre.data.packing.Packing")
+    manifest = packing.run()
+    split = json.loads(manifest.read_text(encoding="utf-8"))["splits"][packing.name]
+    print(f"{split['count']} pictures in {len(split['shards'])} shards, {len(split['bad'])} left out")
+    print(f"described in {manifest}; train on them with")
+    statistics = f" data.mean={split['mean']} data.std={split['std']}" if "mean" in split else ""
+    shards = f"{manifest.parent}/{packing.name}-*.tar"
+    print(f"  data=webdataset \"data.shards='{shards}'\"{statistics.replace(' ', '')}")
+
+
+if __name__ == "__main__":
+    main()
