@@ -1,4 +1,6 @@
-"""Replay golden cases of official implementations:  python -m maskpre.verify [PATH...]
+"""Replay golden cases of official implementations.
+
+Usage: python -m maskpre.verify [PATH...]
 
 Exit status: 0 all within tolerance, 1 some are not, 2 a case can't be built or read.
 """

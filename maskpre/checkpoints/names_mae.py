@@ -1,7 +1,7 @@
 """MAE's checkpoint names (github.com/facebookresearch/mae) and this package's.
 
 The encoder's names are timm's: MaskedModel has them behind "encoder.". The decoder's first parts are in
-`DECODER`. The official decoder table starts with a zero row for the class token, which this package leaves out.
+`DECODER`. The official decoder table starts with a zero row for the class token, which is left out here.
 """
 
 from collections.abc import Mapping

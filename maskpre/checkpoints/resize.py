@@ -56,8 +56,7 @@ def resize_relative_table(
 
     A bicubic spline through the geometrically stretched offsets, in float32, as SimMIM's loader does; rows
     beyond the offsets (the class token's) stay. Targets outside the stretched offsets get the value at the
-    edge. Raises ValueError for a window of one cell, which has no
-    offsets to go by.
+    edge. Raises ValueError for a window of one cell, which has no offsets to go by.
     """
     if source == target:
         return table
@@ -69,7 +68,7 @@ def resize_relative_table(
     degrees = [min(3, side - 1) for side in old]
     columns = [
         RectBivariateSpline(*places, column.reshape(old), kx=degrees[0], ky=degrees[1])(*wanted).ravel()
-        for column in table[: old[0] * old[1]].float().cpu().numpy().T
+        for column in table[: old[0] * old[1]].detach().float().cpu().numpy().T
     ]
     resized = torch.from_numpy(np.stack(columns, axis=1)).to(table)
     return torch.cat([resized, table[old[0] * old[1] :]])

@@ -36,7 +36,7 @@ class Case:
     outputs: Tensors
 
     def settings(self, kind: type[Settings]) -> Settings:
-        """The hyperparameters as the dataclass `kind`; CannotReplayError names what it lacks or does not know."""
+        """The hyperparameters as the dataclass `kind`; CannotReplayError names a missing or unknown one."""
         known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
         for key in self.hyperparameters:
             if key not in known:

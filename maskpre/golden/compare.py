@@ -58,7 +58,10 @@ class Verdict:
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference over the largest absolute expected value; infinite for other shapes or NaN."""
+    """Largest absolute difference over the largest absolute expected value.
+
+    Infinite for another shape, for NaN, and for integers that differ.
+    """
     if got.shape != expected.shape:
         return math.inf
     if expected.numel() == 0:

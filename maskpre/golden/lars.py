@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from maskpre.golden.case import Case
+from maskpre.golden.case import Case, Tensors
 from maskpre.golden.compare import Replay
 from maskpre.optim import Lars
 
@@ -31,7 +31,7 @@ def replay(case: Case) -> Replay:
         momentum=s.momentum,
         trust_coefficient=s.trust_coefficient,
     )
-    after = {}
+    after: Tensors = {}
     for step in range(s.steps):
         for name, parameter in params.items():
             parameter.grad = case.input(f"step{step}/{name}")

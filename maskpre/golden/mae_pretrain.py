@@ -23,7 +23,10 @@ from maskpre.optim.schedules import warmup_cosine
 
 @dataclass
 class Settings:
-    """The official constructor's arguments and the step's; `grad_patch_weight` tells which gradients are kept."""
+    """The official constructor's arguments and the step's.
+
+    `grad_patch_weight` says whether the case keeps the patch embedding's gradient.
+    """
 
     img_size: int
     patch_size: int
@@ -61,7 +64,7 @@ def overrides(s: Settings) -> list[str]:
 
 
 def replay(case: Case) -> Replay:
-    """Mask from the case's noise; loss and gradients as in training, where only hidden cells are projected."""
+    """Masks from the case's noise; loss and gradients as in training, which projects hidden cells only."""
     s = case.settings(Settings)
     config = experiment(case, overrides(s))
     weights = pretraining_keys(case.weights)
@@ -89,7 +92,7 @@ def _extras(case: Case, model: MaskedModel, optim: DictConfig) -> dict[str, Any]
     split = weight_decay_split(named, optim.decay_policy)
     decayed, exempt = (sorted(official_name(name) for name in part) for part in split)
     groups = build_param_groups(named, lr=1.0, weight_decay=optim.weight_decay, policy=optim.decay_policy)
-    extras = {
+    extras: dict[str, Any] = {
         "weight_decay": decayed,
         "no_weight_decay": exempt,
         "group_weight_decay": [group["weight_decay"] for group in groups],

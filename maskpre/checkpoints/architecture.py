@@ -1,0 +1,98 @@
+"""The timm model an encoder's weights belong to."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import timm
+from hydra.utils import get_class
+from torch import nn
+
+from maskpre.errors import UserError
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A timm model by name, and the constructor arguments in which this one differs from it."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def build(
+        self, *, num_classes: int, drop_path_rate: float = 0.0, global_pool: str | None = None
+    ) -> nn.Module:
+        """The model with fresh weights; UserError if timm refuses the arguments."""
+        try:
+            return timm.create_model(
+                self.name,
+                num_classes=num_classes,
+                drop_path_rate=drop_path_rate,
+                global_pool=global_pool,
+                **self.options,
+            )
+        except (AssertionError, TypeError, ValueError) as error:
+            arguments = {"global_pool": global_pool, **self.options}
+            raise UserError(f"timm can't build {self.name!r} with {arguments}: {error}") from error
+
+    def for_fine_tuning(self, img_size: int | None) -> "Architecture":
+        """As SimMIM fine-tunes: a shared relative-position table becomes one per block, and Swin's windows
+        grow with the picture where that gives whole cells.
+        """
+        options = dict(self.options)
+        if options.get("use_shared_rel_pos_bias") and not options.get("use_rel_pos_bias"):
+            options |= {"use_shared_rel_pos_bias": False, "use_rel_pos_bias": True}
+        if img_size is not None:
+            if "window_size" in options and "img_size" in options:
+                window, rest = divmod(options["window_size"] * img_size, options["img_size"])
+                options["window_size"] = options["window_size"] if rest else window
+            options["img_size"] = img_size
+        return replace(self, options=options)
+
+
+def _given(config: Mapping[str, Any], names: tuple[str, ...]) -> Options:
+    return {name: config[name] for name in names if config[name] is not None}
+
+
+def _vit(config: Mapping[str, Any]) -> Options:
+    sizes = ("img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
+    options = _given(config, (*sizes, "class_token", "reg_tokens", "init_values"))
+    return {**options, "pos_embed": "none"} if config["position"] == "none" else options
+
+
+def _beit(config: Mapping[str, Any]) -> Options:
+    sizes = ("img_size", "in_chans", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias")
+    return {
+        **_given(config, sizes),
+        "init_values": config["init_values"] or 0.0,
+        "use_rel_pos_bias": config["rel_pos"] in ("per_block", "both"),
+        "use_shared_rel_pos_bias": config["rel_pos"] in ("shared", "both"),
+        "use_abs_pos_emb": config["position"] == "learned",
+    }
+
+
+def _swin(config: Mapping[str, Any]) -> Options:
+    for name, plain in (("patch_norm", "layer"), ("position", "none")):
+        if config[name] != plain:
+            raise UserError(f"encoder.{name} is {config[name]!r}: timm has no Swin like that, only {plain!r}")
+    sizes = ("img_size", "in_chans", "patch_size", "embed_dim", "depths", "num_heads", "window_size")
+    return _given(config, (*sizes, "mlp_ratio", "qkv_bias"))
+
+
+FROM_CONFIG: Mapping[str, Callable[[Mapping[str, Any]], Options]] = {
+    "maskpre.encoders.vit.ViT": _vit,
+    "maskpre.encoders.beit.BeitViT": _beit,
+    "maskpre.encoders.swin.Swin": _swin,
+}
+
+
+def from_config(encoder: Mapping[str, Any]) -> Architecture:
+    """The timm model of an `encoder` node of a training configuration; UserError if there is none."""
+    target = encoder["_target_"]
+    if target not in FROM_CONFIG:
+        raise UserError(f"encoder {target} is no timm model; {', '.join(FROM_CONFIG)} are")
+    parameters = inspect.signature(get_class(target)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return Architecture(encoder["name"], FROM_CONFIG[target]({**defaults, **encoder}))

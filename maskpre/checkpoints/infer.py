@@ -1,0 +1,97 @@
+"""Architectures told from the shapes of their weights, for checkpoints that carry no configuration."""
+
+import re
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+from torch import Tensor
+
+from maskpre.checkpoints.architecture import Architecture
+from maskpre.checkpoints.resize import TABLE, square_grid, square_window
+from maskpre.errors import UserError
+
+# Heads of the published plain ViTs: nothing in their weights depends on the number.
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """One more than the largest number that `pattern` captures in a name."""
+    return 1 + max(int(hit[1]) for name in state if (hit := re.match(pattern, name)))
+
+
+def _common(state: Mapping[str, Tensor], *, block: str) -> dict[str, Any]:
+    """Sizes every kind has: of the patch embedding, and of the first block's MLP."""
+    width, channels, _, patch = state["patch_embed.proj.weight"].shape
+    hidden, block_width = state[f"{block}.mlp.fc1.weight"].shape
+    return {
+        "in_chans": channels,
+        "patch_size": patch,
+        "embed_dim": width,
+        "mlp_ratio": hidden / block_width,
+    }
+
+
+def _heads(width: int) -> int:
+    if width not in HEADS:
+        raise UserError(
+            f"a ViT of width {width} could have any number of heads; known are the widths {sorted(HEADS)}. "
+            "Load a checkpoint that carries its configuration instead"
+        )
+    return HEADS[width]
+
+
+def vit(state: Mapping[str, Tensor]) -> Architecture:
+    """A plain ViT with a class token; UserError if its number of heads can't be known from its width."""
+    sizes = _common(state, block="blocks.0")
+    side, _ = square_grid(state["pos_embed"].shape[1], 1)
+    sizes |= {
+        "img_size": side * sizes["patch_size"],
+        "depth": _count(state, r"blocks\.(\d+)\."),
+        "num_heads": _heads(sizes["embed_dim"]),
+    }
+    return Architecture("vit_base_patch16_224", sizes)
+
+
+def beit(state: Mapping[str, Tensor]) -> Architecture:
+    """SimMIM's ViT: heads and grid are told by a relative-position table, else by published sizes."""
+    sizes = _common(state, block="blocks.0")
+    shared = f"rel_pos_bias.{TABLE}" in state
+    own = f"blocks.0.attn.{TABLE}" in state
+    if shared or own:
+        table = state[f"rel_pos_bias.{TABLE}" if shared else f"blocks.0.attn.{TABLE}"]
+        (side, _), heads = square_window(len(table)), table.shape[1]
+    else:
+        (side, _), heads = square_grid(state["pos_embed"].shape[1], 1), _heads(sizes["embed_dim"])
+    sizes |= {
+        "img_size": side * sizes["patch_size"],
+        "depth": _count(state, r"blocks\.(\d+)\."),
+        "num_heads": heads,
+        "qkv_bias": "blocks.0.attn.q_bias" in state,
+        "init_values": 0.1 if "blocks.0.gamma_1" in state else 0.0,
+        "use_abs_pos_emb": "pos_embed" in state,
+        "use_rel_pos_bias": own,
+        "use_shared_rel_pos_bias": shared,
+    }
+    return Architecture("beit_base_patch16_224", sizes)
+
+
+def swin(state: Mapping[str, Tensor]) -> Architecture:
+    """A Swin: windows and heads are told by its tables, the picture by the first stage's attention mask.
+
+    Without that mask the first stage is one window, and the picture as large.
+    """
+    sizes = _common(state, block="layers.0.blocks.0")
+    stages = range(_count(state, r"layers\.(\d+)\."))
+    tables = [state[f"layers.{stage}.blocks.0.attn.{TABLE}"] for stage in stages]
+    window, _ = square_window(len(tables[0]))
+    mask = state.get("layers.0.blocks.1.attn_mask")
+    windows = 1 if mask is None else isqrt(len(mask))
+    sizes |= {
+        "img_size": windows * window * sizes["patch_size"],
+        "depths": tuple(_count(state, rf"layers\.{stage}\.blocks\.(\d+)\.") for stage in stages),
+        "num_heads": tuple(table.shape[1] for table in tables),
+        "window_size": window,
+        "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in state,
+    }
+    return Architecture("swin_base_patch4_window7_224", sizes)

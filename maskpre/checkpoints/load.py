@@ -1,0 +1,160 @@
+"""Loading weights from any source into timm models and into models of this package."""
+
+from collections.abc import Mapping
+
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from maskpre.build import build_model
+from maskpre.checkpoints.report import LoadReport
+from maskpre.checkpoints.resize import fit_positions
+from maskpre.checkpoints.sources import OwnSource, Source, open_source
+from maskpre.errors import UserError
+from maskpre.model import MaskedModel
+
+# What a classifier adds to an encoder; the norm is fresh where it moves behind the pooling.
+HEAD = ("head.", "head_dist.")
+POOLED_NORM = "fc_norm."
+ENCODER_NORM = "norm."
+
+
+def load_timm(
+    source: str,
+    *,
+    num_classes: int,
+    img_size: int | None = None,
+    drop_path_rate: float = 0.0,
+    global_pool: str | None = None,
+    in_chans: int = 3,
+) -> tuple[nn.Module, LoadReport]:
+    """A timm classifier with the weights of `source` (see `open_source`), and what became of them.
+
+    `img_size` None keeps the source's. `global_pool` None averages the patch tokens, behind which ViTs get a
+    fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the encoder's norm. A
+    shared relative-position table is copied into every block. The head is the source's if it has one for as
+    many classes. Raises UserError if the weights don't fit.
+    """
+    opened = open_source(source)
+    architecture = opened.architecture().for_fine_tuning(img_size)
+    channels = architecture.options.get("in_chans", 3)
+    if channels != in_chans:
+        raise UserError(f"{source} reads {channels} channels, the data have {in_chans}")
+    net = architecture.build(
+        num_classes=num_classes, drop_path_rate=drop_path_rate, global_pool=global_pool or "avg"
+    )
+    return net, load_encoder(net, opened.encoder(), source=source, kind=opened.kind)
+
+
+def load_encoder(net: nn.Module, state: Mapping[str, Tensor], *, source: str, kind: str) -> LoadReport:
+    """Put timm-named weights into a timm classifier; an empty state leaves it fresh.
+
+    Position tables are resized, heads of another size and tensors without a place are left out. Raises
+    UserError if another shape differs or a tensor of the encoder is missing.
+    """
+    like = net.state_dict()
+    fitted = _fit(state, like, num_prefix_tokens=_prefix_rows(net))
+    left_out = {name: _why_no_place(name, net) for name in fitted if name not in like}
+    for name, value in fitted.items():
+        if name.startswith(HEAD) and name in like and value.shape != like[name].shape:
+            left_out[name] = f"the model has {like[name].shape[0]} classes, the source {value.shape[0]}"
+    chosen = {name: value for name, value in fitted.items() if name not in left_out}
+    _check_shapes(chosen, like, source)
+    fresh = [name for name in like if name not in chosen]
+    lost = [name for name in fresh if not name.startswith((*HEAD, POOLED_NORM))]
+    if lost and state:
+        raise UserError(f"{source} ({kind}) lacks {len(lost)} tensors of the encoder: {', '.join(lost[:3])}")
+    net.load_state_dict(chosen, strict=False)
+    return _report(source, kind, state=state, chosen=chosen, left_out=left_out, fresh=fresh)
+
+
+def load_model(path: str) -> MaskedModel:
+    """The whole model of a checkpoint, or of a folder exported as format=full, in evaluation mode.
+
+    Raises UserError if there is no model in it or the weights don't fit its configuration.
+    """
+    opened = open_source(path)
+    if not isinstance(opened, OwnSource):
+        raise UserError(f"{path} ({opened.kind}) holds no model of this package, only weights")
+    config = OmegaConf.create({**opened.config, "compile": False})
+    model = build_model(config)
+    report = _start(model, opened, path)
+    if report.fresh or report.left_out:
+        raise UserError(f"{path}: the weights don't fit the configuration beside them\n{report}")
+    return model.eval()
+
+
+def load_into(model: MaskedModel, source: str) -> LoadReport:
+    """Start a model from any source: its encoder must fit, predictors are taken where they do.
+
+    Position tables are resized. Raises UserError if an encoder tensor is missing or has another shape.
+    """
+    return _start(model, open_source(source), source)
+
+
+def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:
+    like = {name: value for name, value in model.state_dict().items() if not name.startswith("teachers.")}
+    fitted = _fit(opened.model(), like, num_prefix_tokens=model.encoder.spec.num_prefix_tokens)
+    left_out = {name: "the model has no place for it" for name in fitted if name not in like}
+    for name, value in fitted.items():
+        if name.startswith("predictors.") and name in like and value.shape != like[name].shape:
+            left_out[name] = f"shape {tuple(value.shape)}, the model's is {tuple(like[name].shape)}"
+    chosen = {name: value for name, value in fitted.items() if name not in left_out}
+    _check_shapes(chosen, like, source)
+    fresh = [name for name in like if name not in chosen]
+    lost = [name for name in fresh if name.startswith("encoder.") and name != "encoder.mask_token"]
+    if lost:
+        raise UserError(f"{source} ({opened.kind}) lacks {len(lost)} tensors of the encoder: {lost[:3]}")
+    model.load_state_dict(chosen, strict=False)
+    return _report(source, opened.kind, state=opened.model(), chosen=chosen, left_out=left_out, fresh=fresh)
+
+
+def _fit(
+    state: Mapping[str, Tensor], like: Mapping[str, Tensor], *, num_prefix_tokens: int
+) -> dict[str, Tensor]:
+    try:
+        return fit_positions(state, like, num_prefix_tokens=num_prefix_tokens)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _prefix_rows(net: nn.Module) -> int:
+    """Rows of a position table that belong to prefix tokens."""
+    return 0 if getattr(net, "no_embed_class", False) else int(getattr(net, "num_prefix_tokens", 0))
+
+
+def _why_no_place(name: str, net: nn.Module) -> str:
+    if name.startswith(ENCODER_NORM) and isinstance(getattr(net, "norm", None), nn.Identity):
+        return "pooled tokens have a norm of their own"
+    return "the model has no place for it"
+
+
+def _check_shapes(state: Mapping[str, Tensor], like: Mapping[str, Tensor], source: str) -> None:
+    for name, value in state.items():
+        if value.shape != like[name].shape:
+            raise UserError(
+                f"{source}: {name} has shape {tuple(value.shape)}, the model's is {tuple(like[name].shape)}"
+            )
+
+
+def _report(
+    source: str,
+    kind: str,
+    *,
+    state: Mapping[str, Tensor],
+    chosen: Mapping[str, Tensor],
+    left_out: Mapping[str, str],
+    fresh: list[str],
+) -> LoadReport:
+    resized = {
+        name: (tuple(state[name].shape), tuple(value.shape))
+        for name, value in chosen.items()
+        if name in state and state[name].shape != value.shape
+    }
+    return LoadReport(
+        source=source,
+        kind=kind,
+        loaded=tuple(chosen),
+        resized=resized,
+        left_out=left_out,
+        fresh=tuple(fresh),
+    )

@@ -1,0 +1,180 @@
+"""Everything weights can come from: this package's checkpoints, exported folders, timm, official files."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from maskpre.checkpoints.architecture import Architecture, from_config
+from maskpre.checkpoints.layouts import LAYOUTS, Layout, recognise
+from maskpre.checkpoints.read import read_safetensors, read_torch
+from maskpre.errors import UserError
+
+State = dict[str, Tensor]
+FULL_CONFIG = "model.yaml"
+WEIGHTS = "model.safetensors"
+
+
+class Source(ABC):
+    """Weights from somewhere; `kind` says in words from where."""
+
+    kind: str
+
+    @abstractmethod
+    def encoder(self) -> State:
+        """The encoder's tensors, and a head's if any, under timm's names; empty for fresh weights."""
+
+    @abstractmethod
+    def model(self) -> State:
+        """The tensors under MaskedModel's names."""
+
+    @abstractmethod
+    def architecture(self) -> Architecture:
+        """The timm model the encoder's tensors fit into."""
+
+
+class OwnSource(Source):
+    """A pre-training checkpoint of this package: its averaged weights if it has any, else the raw ones."""
+
+    def __init__(self, *, state: State, config: Mapping[str, Any], kind: str) -> None:
+        self.state, self.config, self.kind = state, config, kind
+
+    def encoder(self) -> State:
+        """Without the prefix, and without the mask token, which only pre-training knows."""
+        return {
+            name.removeprefix("encoder."): value
+            for name, value in self.state.items()
+            if name.startswith("encoder.") and name != "encoder.mask_token"
+        }
+
+    def model(self) -> State:
+        """As stored."""
+        return self.state
+
+    def architecture(self) -> Architecture:
+        """From the configuration in the checkpoint."""
+        return from_config(self.config["encoder"])
+
+
+class OfficialSource(Source):
+    """A file of the authors' code."""
+
+    def __init__(self, *, state: State, layout: Layout) -> None:
+        self.state, self.layout, self.kind = state, layout, f"official, {layout.name}"
+
+    def encoder(self) -> State:
+        """Renamed."""
+        return self.layout.encoder_keys(self.state)
+
+    def model(self) -> State:
+        """Renamed."""
+        return self.layout.model_keys(self.state)
+
+    def architecture(self) -> Architecture:
+        """From the shapes."""
+        return self.layout.architecture(self.state)
+
+
+class TimmSource(Source):
+    """timm's own names: an exported folder, or a model by name with its published or with fresh weights."""
+
+    def __init__(self, *, state: State, architecture: Architecture, kind: str) -> None:
+        self.state, self._architecture, self.kind = state, architecture, kind
+
+    def encoder(self) -> State:
+        """As they are."""
+        return self.state
+
+    def model(self) -> State:
+        """Behind "encoder."."""
+        return {f"encoder.{name}": value for name, value in self.state.items()}
+
+    def architecture(self) -> Architecture:
+        """As given."""
+        return self._architecture
+
+
+def open_source(source: str) -> Source:
+    """Weights by path or name.
+
+    A checkpoint or an official file; a folder made by `maskpre.export` or by timm (also as "local-dir:PATH");
+    "timm:NAME" for timm's published weights; "NAME" for a fresh timm model. UserError if it is none of them.
+    """
+    if source.startswith("timm:"):
+        return _published(source.removeprefix("timm:"))
+    path = Path(source.removeprefix("local-dir:"))
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        return _file(path)
+    if timm.is_model(source):
+        return TimmSource(state={}, architecture=Architecture(source, {}), kind="timm, fresh weights")
+    close = get_close_matches(source, timm.list_models(), n=3)
+    hint = f"; timm has {', '.join(close)}" if close else ""
+    raise UserError(f"{source} is no file, no folder, and no timm model{hint}")
+
+
+def _published(name: str) -> Source:
+    if not timm.is_model(name):
+        raise UserError(f"timm has no model {name!r}")
+    try:
+        net = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"timm's weights of {name!r} can't be loaded: {error}") from error
+    return TimmSource(
+        state=net.state_dict(), architecture=Architecture(name, {}), kind="timm, published weights"
+    )
+
+
+def _folder(path: Path) -> Source:
+    if (path / FULL_CONFIG).is_file():
+        config = OmegaConf.to_container(OmegaConf.load(path / FULL_CONFIG))
+        assert isinstance(config, dict)
+        state = read_safetensors(path / WEIGHTS)
+        return OwnSource(state=state, config={str(k): v for k, v in config.items()}, kind="exported model")
+    if not (path / "config.json").is_file():
+        raise UserError(f"folder {path} has neither config.json (an exported encoder) nor {FULL_CONFIG}")
+    record = json.loads((path / "config.json").read_text())
+    if "architecture" not in record:
+        raise UserError(f"{path / 'config.json'} names no timm architecture")
+    architecture = Architecture(record["architecture"], record.get("model_args", {}))
+    return TimmSource(
+        state=read_safetensors(path / WEIGHTS), architecture=architecture, kind="exported encoder"
+    )
+
+
+def _file(path: Path) -> Source:
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, no weights")
+    config = content.get("config")
+    if isinstance(config, Mapping) and "encoder" in config and "state_dict" in content:
+        averaged = content.get("ema")
+        kind = "checkpoint" if averaged is None else "checkpoint, averaged weights"
+        return OwnSource(state=dict(averaged or content["state_dict"]), config=config, kind=kind)
+    state = _tensors(content, path)
+    layout = recognise(state)
+    if layout is None:
+        known = ", ".join(layout.name for layout in LAYOUTS)
+        raise UserError(
+            f"{path} is of no known kind: neither a checkpoint of this package nor one of {known} "
+            f"(its names start with {', '.join(list(state)[:3])})"
+        )
+    return OfficialSource(state=state, layout=layout)
+
+
+def _tensors(content: Mapping[str, Any], path: Path) -> State:
+    """The weights inside the wrappers that official code puts round them."""
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"{path} holds no tensors; its entries are {', '.join(map(str, list(content)[:5]))}")
+    return state
