@@ -1,5 +1,30 @@
 """Errors that are the user's to mend."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class UserError(ValueError):
     """A mistake in configuration or data; commands print its message without a stack trace."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong at a dotted path of a configuration, and where that value was set ("" if unknown)."""
+
+    path: str
+    message: str
+    origin: str = ""
+
+    def __str__(self) -> str:
+        origin = f"\n      {self.origin}" if self.origin else ""
+        return f"  {self.path}: {self.message}{origin}"
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a configuration."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        super().__init__("\n".join([f"{count} in the configuration:", *map(str, problems)]))

@@ -1,12 +1,23 @@
 """From a batch to the views a system works on."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-class ImageInputs(nn.Module):
+class Inputs(nn.Module, ABC):
+    """Makes named views from a batch; `channels` says which, and how many channels each has."""
+
+    channels: Mapping[str, int]
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The views of a batch."""
+
+
+class ImageInputs(Inputs):
     """One view, "image": pixels / 255, minus the mean, over the standard deviation, per channel.
 
     Runs on the device. A floating-point picture is taken as normalised already.
@@ -18,6 +29,7 @@ class ImageInputs(nn.Module):
             raise ValueError(f"mean has {len(mean)} channels, std has {len(std)}; they must agree")
         if any(value <= 0 for value in std):
             raise ValueError(f"std must be positive, got {list(std)}")
+        self.channels = {"image": len(mean)}
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
         self.register_buffer("scale", scale.float()[:, None, None], persistent=False)

@@ -2,30 +2,43 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from maskpre.data import PretrainData
+from maskpre.encoders.base import Encoder
+from maskpre.inputs import Inputs
+from maskpre.losses.base import Loss
+from maskpre.masking.base import Masking
+from maskpre.objectives import Objective
+from maskpre.optim import OptimRecipe
+from maskpre.passes import Pass
+from maskpre.predictors.base import Predictor
+from maskpre.targets.base import Target
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSchema:
-    """The top level of a pretraining configuration."""
+    """A pretraining configuration. A class here means a mapping whose `_target_` makes an object of it."""
 
-    data: Any
-    inputs: Any
-    masking: Any
-    encoder: Any
-    target: Any
-    predictor: Any
-    loss: Any
-    optim: Any
-    trainer: Any
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-    maskings: dict[str, Any] = field(default_factory=dict)
-    predictors: dict[str, Any] = field(default_factory=dict)
-    targets: dict[str, Any] = field(default_factory=dict)
-    passes: dict[str, Any] = field(default_factory=dict)
-    objectives: dict[str, Any] = field(default_factory=dict)
-    teachers: dict[str, Any] = field(default_factory=dict)
+    data: PretrainData
+    inputs: Inputs
+    masking: Masking
+    encoder: Encoder
+    target: Target
+    predictor: Predictor
+    loss: Loss
+    optim: OptimRecipe
+    trainer: Trainer
+    callbacks: dict[str, Callback | None] = field(default_factory=dict)
+    logger: dict[str, Logger | None] = field(default_factory=dict)
+    maskings: dict[str, Masking] = field(default_factory=dict)
+    predictors: dict[str, Predictor] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+    passes: dict[str, Pass] = field(default_factory=dict)
+    objectives: dict[str, Objective] = field(default_factory=dict)
+    teachers: dict[str, Encoder] = field(default_factory=dict)
     seed: int = 0
     epochs: float = 10
     max_steps: int | None = None
@@ -39,3 +52,22 @@ class TrainSchema:
 
 
 SCHEMAS: Mapping[str, type] = {"train": TrainSchema}
+
+# Arguments that the program gives to `_partial_` parts when they meet, and the key to set instead, if any.
+SUPPLIED: Mapping[type, Mapping[str, str]] = {
+    Masking: {"grid": ""},
+    Target: {"grid": ""},
+    Predictor: {"encoder": "encoder", "out_dim": "", "region": "objectives.NAME.region"},
+    Callback: {"folder": "run_dir"},
+    Logger: {"folder": "run_dir"},
+    Trainer: {
+        "max_steps": "max_steps",
+        "max_epochs": "epochs",
+        "callbacks": "callbacks",
+        "logger": "logger",
+        "plugins": "",
+        "default_root_dir": "run_dir",
+        "enable_progress_bar": "callbacks.progress",
+        "enable_checkpointing": "callbacks.save",
+    },
+}

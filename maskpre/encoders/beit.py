@@ -74,7 +74,7 @@ class BeitViT(Encoder):
         self.patch_embed, self.cls_token, self.pos_embed = net.patch_embed, net.cls_token, net.pos_embed
         self.rel_pos_bias, self.blocks, self.norm = net.rel_pos_bias, net.blocks, net.norm
         self.mask_token = nn.Parameter(torch.empty(1, 1, net.embed_dim)) if hidden == "replace" else None
-        self._drop_path = [float(rate) for rate in torch.linspace(0, drop_path_rate, len(self.blocks))]
+        self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
         self._recompute = False
         self.spec = _spec(net, in_chans=in_chans, hidden=hidden)
         self._init(init)

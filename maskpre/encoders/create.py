@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import timm
 from torch import nn
 
+from maskpre.nearest import divisors, multiples, nearest_number
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -23,6 +25,9 @@ def create_timm(
         close = ", ".join(get_close_matches(name, family, n=5, cutoff=0.0))
         raise ValueError(f"timm has no model {name!r}; the nearest names: {close}")
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    heads, width = given.get("num_heads"), given.get("embed_dim")
+    if isinstance(heads, int) and isinstance(width, int):
+        check_heads(heads, width)
     try:
         net = timm.create_model(
             name, num_classes=0, global_pool="", img_size=img_size, in_chans=in_chans, **given
@@ -36,11 +41,13 @@ def create_timm(
     embed: Any = net.patch_embed
     patch_size = tuple(embed.patch_size)
     if any(img_size % step for step in patch_size):
-        raise ValueError(f"img_size ({img_size}) must be a multiple of the patch size {patch_size}")
+        nearest = nearest_number(img_size, multiples(max(patch_size), near=img_size))
+        raise ValueError(f"img_size ({img_size}) must be a multiple of the patch size {patch_size}{nearest}")
     return net
 
 
 def check_heads(num_heads: int, embed_dim: int) -> None:
     """Raise ValueError if the heads can't share the width evenly."""
     if embed_dim % num_heads:
-        raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim})")
+        nearest = nearest_number(num_heads, divisors(embed_dim))
+        raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim}){nearest}")

@@ -73,7 +73,7 @@ class Swin(Encoder):
         places = torch.empty(1, self.spec.grid.num_cells, width)
         self.absolute_pos_embed = nn.Parameter(places) if position == "learned" else None
         num_blocks = sum(len(stage.blocks) for stage in self._stages)
-        self._drop_path = [float(rate) for rate in torch.linspace(0, drop_path_rate, num_blocks)]
+        self._drop_path = torch.linspace(0, drop_path_rate, num_blocks, device="cpu").tolist()
         self._recompute = False
         self._init(init)
 

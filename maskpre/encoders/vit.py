@@ -65,7 +65,7 @@ class ViT(Encoder):
         self.norm_pre, self.blocks, self.norm = net.norm_pre, net.blocks, net.norm
         self.mask_token = nn.Parameter(torch.zeros(1, 1, net.embed_dim)) if hidden == "replace" else None
         self._prefix_has_position = not net.no_embed_class
-        self._drop_path = [float(r) for r in torch.linspace(0, drop_path_rate, len(self.blocks))]
+        self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
         self._recompute = False
         grid = Grid(tuple(net.patch_embed.grid_size), tuple(net.patch_embed.patch_size))
         self.spec = EncoderSpec(

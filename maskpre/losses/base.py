@@ -15,7 +15,12 @@ class LossTerm(NamedTuple):
 
 
 class Loss(nn.Module, ABC):
-    """Compares predictions with targets; the reduction is the published one of the system it is named for."""
+    """Compares predictions with targets; the reduction is the published one of the system it is named for.
+
+    `in_chans` is the number of channels per pixel where the loss counts pixels, None where it does not.
+    """
+
+    in_chans: int | None = None
 
     @abstractmethod
     def forward(

@@ -3,7 +3,19 @@
 import math
 
 from maskpre.masking.base import Masking
+from maskpre.nearest import divisors, nearest_number
 from maskpre.types import Grid, MaskPlan, Step
+
+
+def _check_unit(unit_size: int, grid: Grid) -> None:
+    """Refuse units that don't tile the picture or cut the encoder's cells, naming the nearest that fit."""
+    for size, stride in zip(grid.input_size, grid.stride, strict=True):
+        fitting = [unit for unit in divisors(size) if unit % stride == 0]
+        if unit_size not in fitting:
+            raise ValueError(
+                f"unit_size ({unit_size}) must be a multiple of the encoder's cells ({stride} pixels) and "
+                f"divide the picture ({size} pixels){nearest_number(unit_size, fitting)}"
+            )
 
 
 class BlockUnitMasking(Masking):
@@ -14,8 +26,8 @@ class BlockUnitMasking(Masking):
 
     def __init__(self, *, grid: Grid, ratio: float, unit_size: int = 32, stream: str = "mask") -> None:
         super().__init__(grid=grid)
+        _check_unit(unit_size, grid)
         self.units = Grid.over(grid.input_size, (unit_size,) * len(grid.shape))
-        self.units.refinement(grid)
         self.num_hidden = math.ceil(self.units.num_cells * ratio)
         if not 0.0 < ratio < 1.0 or self.num_hidden >= self.units.num_cells:
             raise ValueError(

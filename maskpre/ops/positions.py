@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maskpre.nearest import multiples, nearest_number
+
 
 def sincos_1d(positions: Float[Tensor, "n"], width: int) -> Float[Tensor, "n d"]:
     """Sines then cosines of positions * 10000^(-2k/width), k < width/2, in float64."""
@@ -21,7 +23,8 @@ def sincos_2d(shape: tuple[int, int], width: int, *, first: str = "column") -> F
     "row" as in mmpretrain and ColorMAE.
     """
     if width % 4:
-        raise ValueError(f"a 2-D sin-cos table needs a width divisible by 4, got {width}")
+        nearest = nearest_number(width, multiples(4, near=width))
+        raise ValueError(f"a 2-D sin-cos table needs a width divisible by 4, got {width}{nearest}")
     rows = torch.arange(shape[0]).repeat_interleave(shape[1])
     cols = torch.arange(shape[1]).repeat(shape[0])
     halves = (cols, rows) if first == "column" else (rows, cols)

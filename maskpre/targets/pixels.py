@@ -52,7 +52,7 @@ class PixelTarget(Target):
         window: int = 47,
         view: str = "image",
     ) -> None:
-        super().__init__(grid=grid, dim=grid.stride[0] * grid.stride[1] * in_chans)
+        super().__init__(grid=grid, dim=grid.stride[0] * grid.stride[1] * in_chans, reads={view: in_chans})
         if normalize == "window" and (window < 3 or window % 2 == 0):
             raise ValueError(f"window must be odd and at least 3 pixels, got {window}")
         self.normalize, self.window, self.view = normalize, window, view

@@ -1,0 +1,88 @@
+"""Parts of a model that do not go together, found before anything runs."""
+
+from collections.abc import Iterator, Mapping
+
+from omegaconf import DictConfig
+
+from maskpre.encoders.base import EncoderSpec
+from maskpre.errors import Problem
+from maskpre.inputs import Inputs
+from maskpre.nearest import did_you_mean
+from maskpre.objectives import Objective
+from maskpre.passes import Pass
+from maskpre.targets.base import Target
+
+
+def unknown_names(
+    cfg: DictConfig, inputs: Inputs, objectives: Mapping[str, Objective], passes: Mapping[str, Pass]
+) -> Iterator[Problem]:
+    """Names in passes and objectives that nothing carries."""
+    known = {
+        "predictor": set(cfg.predictors),
+        "target": set(cfg.targets),
+        "masking": set(cfg.maskings),
+        "pass": set(passes),
+        "pass with a plan": {name for name, run in passes.items() if run.masking or run.of},
+        "network": {"encoder", *cfg.teachers},
+        "view": set(inputs.channels),
+    }
+    uses = [
+        *((f"objectives.{n}.predictor", o.predictor, "predictor") for n, o in objectives.items()),
+        *((f"objectives.{n}.target", o.target, "target") for n, o in objectives.items()),
+        *((f"objectives.{n}.plan", o.plan, "pass with a plan") for n, o in objectives.items()),
+        *((f"passes.{n}.network", p.network, "network") for n, p in passes.items()),
+        *((f"passes.{n}.view", p.view, "view") for n, p in passes.items()),
+        *((f"passes.{n}.masking", p.masking, "masking") for n, p in passes.items() if p.masking),
+        *((f"passes.{n}.of", p.of, "pass") for n, p in passes.items() if p.of),
+        *((f"passes.{n}.predictors", q, "predictor") for n, p in passes.items() for q in p.predictors),
+    ]
+    for path, name, kind in uses:
+        if name not in known[kind]:
+            hint = did_you_mean(name, known[kind])
+            yield Problem(path, f"there is no {kind} {name!r}, only {', '.join(sorted(known[kind]))}{hint}")
+
+
+def unlike_pictures(
+    cfg: DictConfig,
+    inputs: Inputs,
+    spec: EncoderSpec,
+    passes: Mapping[str, Pass],
+    targets: Mapping[str, Target],
+    objectives: Mapping[str, Objective],
+) -> Iterator[Problem]:
+    """Parts that expect pictures of another size, or with other channels, than the data have."""
+    size = (cfg.data.image_size,) * len(spec.grid.shape)
+    if spec.grid.input_size != size:
+        yield Problem(
+            "encoder", f"takes pictures of {spec.grid.input_size}, data.image_size makes them {size}"
+        )
+    for name, run in passes.items():
+        channels = inputs.channels[run.view]
+        if run.network == "encoder" and spec.in_chans != channels:
+            yield Problem(
+                "encoder",
+                f"takes {spec.in_chans} channels, view {run.view!r} of pass {name!r} has {channels}",
+            )
+    for name, target in targets.items():
+        yield from _unlike_views(f"targets.{name}", target, inputs)
+    for name, objective in objectives.items():
+        channels = sum(targets[objective.target].reads.values())
+        if objective.loss.in_chans not in (None, channels):
+            yield Problem(
+                f"objectives.{name}.loss",
+                f"counts {objective.loss.in_chans} channels per pixel, target {objective.target!r} has "
+                f"{channels}",
+            )
+
+
+def _unlike_views(path: str, target: Target, inputs: Inputs) -> Iterator[Problem]:
+    for view, channels in target.reads.items():
+        if view not in inputs.channels:
+            hint = did_you_mean(view, inputs.channels)
+            yield Problem(
+                path, f"reads view {view!r}, the inputs make only {', '.join(inputs.channels)}{hint}"
+            )
+        elif inputs.channels[view] != channels:
+            yield Problem(
+                path, f"reads {channels} channels of view {view!r}, which has {inputs.channels[view]}"
+            )

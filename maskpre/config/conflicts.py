@@ -1,0 +1,125 @@
+"""Options that are each valid, but not together."""
+
+from collections.abc import Iterator
+
+import torch
+from omegaconf import DictConfig
+
+from maskpre.build import Assembly, build_model
+from maskpre.errors import ConfigError, Problem
+from maskpre.nearest import multiples, nearest_number
+from maskpre.optim import LrRun, OptimRecipe
+
+_MODEL = frozenset(
+    {
+        "data",
+        "inputs",
+        "encoder",
+        "maskings",
+        "masking",
+        "predictors",
+        "predictor",
+        "targets",
+        "target",
+        "passes",
+        "objectives",
+        "loss",
+        "teachers",
+        "activation_checkpointing",
+        "compile",
+    }
+)
+
+
+def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
+    """Build parts on paper (no memory, no data, no random draws) and collect what they refuse.
+
+    Parts below the top-level keys `broken` are left out, and what depends on them.
+    """
+    assembly = Assembly()
+    found: list[Problem] = []
+    for name in ("data", "optim"):
+        if name not in broken:
+            assembly.part(cfg[name])
+    for entry in cfg.callbacks.values() if "callbacks" not in broken else ():
+        if entry is not None:
+            assembly.part(entry)
+    refused = {problem.path.partition(".")[0] for problem in assembly.problems} | broken
+    if not refused & _MODEL:
+        found += _model_conflicts(cfg)
+    checks = {
+        _schedule: {"optim", "epochs", "max_steps"},
+        _batch: {"data", "trainer"},
+        _precision: {"optim", "trainer"},
+        _transforms: {"data"},
+    }
+    for check, needs in checks.items():
+        if not refused & needs:
+            found += check(cfg)
+    return assembly.problems + found
+
+
+def _model_conflicts(cfg: DictConfig) -> list[Problem]:
+    try:
+        with torch.device("meta"):
+            build_model(cfg)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+def _schedule(cfg: DictConfig) -> Iterator[Problem]:
+    """The warm-up must end within the run; with `max_steps` only the data tell how long that is."""
+    if cfg.epochs <= 0:
+        yield Problem("epochs", f"must be greater than 0, got {cfg.epochs}")
+    elif cfg.max_steps is None:
+        recipe: OptimRecipe = Assembly().part(cfg.optim)
+        steps = 1000
+        run = LrRun(
+            peak=1, batch_ratio=1, total_steps=max(1, round(cfg.epochs * steps)), steps_per_epoch=steps
+        )
+        try:
+            recipe.schedule.bind(run)
+        except ValueError as error:
+            yield Problem("optim.schedule", f"{error}; change epochs or optim.schedule")
+
+
+def _batch(cfg: DictConfig) -> Iterator[Problem]:
+    """`data.batch_size` counts the samples of an optimiser step; every device gets the same share."""
+    devices, trainer = cfg.trainer.get("devices", 1), cfg.trainer
+    if isinstance(devices, str) and not devices.isdigit():
+        devices = devices.count(",") + 1 if "," in devices else -1
+    count = len(devices) if not isinstance(devices, int | str) else int(devices)
+    shares = max(count, 1) * trainer.get("num_nodes", 1) * trainer.get("accumulate_grad_batches", 1)
+    if cfg.data.batch_size % shares:
+        nearest = nearest_number(cfg.data.batch_size, multiples(shares, near=cfg.data.batch_size))
+        yield Problem(
+            "data.batch_size",
+            f"{cfg.data.batch_size} samples per step can't be shared by {shares} (trainer.devices * "
+            f"num_nodes * accumulate_grad_batches){nearest}",
+        )
+
+
+def _precision(cfg: DictConfig) -> Iterator[Problem]:
+    half = str(cfg.trainer.get("precision")) in ("16", "16-mixed", "16-true")
+    if half and cfg.trainer.get("accelerator") == "cpu":
+        yield Problem(
+            "trainer.precision",
+            f"{cfg.trainer.precision} needs a GPU, but trainer.accelerator is cpu; use bf16-mixed or 32-true",
+        )
+    if half and cfg.trainer.get("gradient_clip_val") and cfg.optim.get("implementation") == "fused":
+        yield Problem(
+            "optim.implementation",
+            f"fused can't clip gradients (trainer.gradient_clip_val={cfg.trainer.gradient_clip_val}) under "
+            f"trainer.precision={cfg.trainer.precision}; use optim.implementation=foreach",
+        )
+
+
+def _transforms(cfg: DictConfig) -> Iterator[Problem]:
+    for name in ("transform", "eval_transform"):
+        size = cfg.data[name].get("size", cfg.data.image_size)
+        if size != cfg.data.image_size:
+            yield Problem(
+                f"data.{name}.size",
+                f"makes pictures of {size} pixels, data.image_size is {cfg.data.image_size}",
+            )
