@@ -9,6 +9,7 @@ import timm
 from hydra.utils import get_class
 from torch import nn
 
+from maskpre.checkpoints.swin_extras import PLAIN_SWIN, SwinExtras
 from maskpre.errors import UserError
 
 Options = dict[str, Any]
@@ -16,17 +17,21 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A timm model by name, and the constructor arguments in which this one differs from it."""
+    """A timm model by name, and the constructor arguments in which this one differs from it.
+
+    `swin_extras` are the differences that no argument of timm's Swin expresses.
+    """
 
     name: str
     options: Mapping[str, Any]
+    swin_extras: SwinExtras = PLAIN_SWIN
 
     def build(
         self, *, num_classes: int, drop_path_rate: float = 0.0, global_pool: str | None = None
     ) -> nn.Module:
         """The model with fresh weights; UserError if timm refuses the arguments."""
         try:
-            return timm.create_model(
+            net = timm.create_model(
                 self.name,
                 num_classes=num_classes,
                 drop_path_rate=drop_path_rate,
@@ -36,6 +41,7 @@ class Architecture:
         except (AssertionError, TypeError, ValueError) as error:
             arguments = {"global_pool": global_pool, **self.options}
             raise UserError(f"timm can't build {self.name!r} with {arguments}: {error}") from error
+        return net if self.swin_extras == PLAIN_SWIN else self.swin_extras.apply(net)
 
     def for_fine_tuning(self, img_size: int | None) -> "Architecture":
         """As SimMIM fine-tunes: a shared relative-position table becomes one per block, and Swin's windows
@@ -74,17 +80,16 @@ def _beit(config: Mapping[str, Any]) -> Options:
 
 
 def _swin(config: Mapping[str, Any]) -> Options:
-    for name, plain in (("patch_norm", "layer"), ("position", "none")):
-        if config[name] != plain:
-            raise UserError(f"encoder.{name} is {config[name]!r}: timm has no Swin like that, only {plain!r}")
     sizes = ("img_size", "in_chans", "patch_size", "embed_dim", "depths", "num_heads", "window_size")
     return _given(config, (*sizes, "mlp_ratio", "qkv_bias"))
 
 
+SWIN = "maskpre.encoders.swin.Swin"
+
 FROM_CONFIG: Mapping[str, Callable[[Mapping[str, Any]], Options]] = {
     "maskpre.encoders.vit.ViT": _vit,
     "maskpre.encoders.beit.BeitViT": _beit,
-    "maskpre.encoders.swin.Swin": _swin,
+    SWIN: _swin,
 }
 
 
@@ -95,4 +100,8 @@ def from_config(encoder: Mapping[str, Any]) -> Architecture:
         raise UserError(f"encoder {target} is no timm model; {', '.join(FROM_CONFIG)} are")
     parameters = inspect.signature(get_class(target)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return Architecture(encoder["name"], FROM_CONFIG[target]({**defaults, **encoder}))
+    config = {**defaults, **encoder}
+    extras = PLAIN_SWIN
+    if target == SWIN:
+        extras = SwinExtras(config["patch_norm"] == "layer", config["position"] == "learned")
+    return Architecture(encoder["name"], FROM_CONFIG[target](config), extras)

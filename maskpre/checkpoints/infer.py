@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskpre.checkpoints.architecture import Architecture
 from maskpre.checkpoints.resize import TABLE, square_grid, square_window
+from maskpre.checkpoints.swin_extras import SwinExtras
 from maskpre.errors import UserError
 
 # Heads of the published plain ViTs: nothing in their weights depends on the number.
@@ -94,4 +95,5 @@ def swin(state: Mapping[str, Tensor]) -> Architecture:
         "window_size": window,
         "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in state,
     }
-    return Architecture("swin_base_patch4_window7_224", sizes)
+    extras = SwinExtras("patch_embed.norm.weight" in state, "absolute_pos_embed" in state)
+    return Architecture("swin_base_patch4_window7_224", sizes, extras)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from maskpre.golden import lars, mae_pretrain
+from maskpre.golden import lars, mae_classify, mae_pretrain
 from maskpre.golden.case import CannotReplayError, Case
 from maskpre.golden.compare import Replay
 
@@ -19,6 +19,7 @@ class Kind:
 
 KINDS = (
     Kind("mae", "decoder_embed_dim", mae_pretrain.replay),
+    Kind("mae", "num_classes", mae_classify.replay),
     Kind("mae", "trust_coefficient", lars.replay),
 )
 

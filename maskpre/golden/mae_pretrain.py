@@ -49,7 +49,7 @@ def overrides(s: Settings) -> list[str]:
     return [
         "experiment=mae",
         "target=pixels_patch_norm" if s.norm_pix_loss else "target=pixels",
-        f"encoder.img_size={s.img_size}",
+        f"data.image_size={s.img_size}",
         f"encoder.patch_size={s.patch_size}",
         f"encoder.embed_dim={s.embed_dim}",
         f"encoder.depth={s.depth}",

@@ -74,9 +74,9 @@ class Experiment:
 
 
 def experiment(case: Case, overrides: Sequence[str]) -> DictConfig:
-    """The configuration the overrides give; nothing of a golden run comes from a data set."""
+    """The configuration the overrides give, with a run long enough for any schedule's warm-up."""
     try:
-        return compose(list(overrides))
+        return compose([*overrides, "epochs=800"])
     except ValueError as error:
         raise CannotReplayError(f"{case.name}: {error}") from error
 
