@@ -41,6 +41,25 @@ def random_plan() -> Callable[..., MaskPlan]:
     return make
 
 
+def simmim_model(encoder: Encoder, *, ratio: float, unit_size: int, region: str) -> MaskedModel:
+    """SimMIM in float64 round an encoder; pictures in the batch are taken as normalised."""
+    target = PixelTarget(grid=encoder.spec.out_grid, in_chans=3)
+    return MaskedModel(
+        inputs=nn.Identity(),
+        encoder=encoder,
+        maskings={"main": BlockUnitMasking(grid=encoder.spec.grid, ratio=ratio, unit_size=unit_size)},
+        predictors={"main": LinearPredictor(encoder=encoder.spec, out_dim=target.dim, region=region)},
+        targets={"main": target},
+        passes={"student": Pass(predictors=("main",))},
+        objectives={"main": Objective(predictor="main", target="main", loss=PixelL1(in_chans=3))},
+    ).double()
+
+
+@pytest.fixture
+def simmim() -> Callable[..., MaskedModel]:
+    return simmim_model
+
+
 @dataclass
 class Golden:
     """One golden pre-training case in float64, ready to be run with an encoder."""
@@ -54,20 +73,9 @@ class Golden:
 
     def model(self, encoder: Encoder, region: str) -> MaskedModel:
         """SimMIM round the encoder, with the case's weights."""
-        grid = encoder.spec.out_grid
-        masking = BlockUnitMasking(
-            grid=encoder.spec.grid, ratio=self.sizes["mask_ratio"], unit_size=self.sizes["mask_patch_size"]
+        model = simmim_model(
+            encoder, ratio=self.sizes["mask_ratio"], unit_size=self.sizes["mask_patch_size"], region=region
         )
-        target = PixelTarget(grid=grid, in_chans=3)
-        model = MaskedModel(
-            inputs=nn.Identity(),
-            encoder=encoder,
-            maskings={"main": masking},
-            predictors={"main": LinearPredictor(encoder=encoder.spec, out_dim=target.dim, region=region)},
-            targets={"main": target},
-            passes={"student": Pass(predictors=("main",))},
-            objectives={"main": Objective(predictor="main", target="main", loss=PixelL1(in_chans=3))},
-        ).double()
         model.load_state_dict(pretraining_keys(self.weights, kind=self.kind))
         return model
 

@@ -64,6 +64,21 @@ def test_features_are_timms_for_the_same_weights(sizes):
     torch.testing.assert_close(encoder(x).tokens, net.forward_features(x).flatten(1, 2))
 
 
+@pytest.mark.parametrize("unit_size", [2, 4, 8])
+@pytest.mark.parametrize("region", ["masked", "all"])
+def test_loss_is_per_pixel_however_fine_the_units(simmim, unit_size, region):
+    """Output cells are 4 pixels long: units of 2 cut them."""
+    encoder = Swin(**SMALL)
+    model = simmim(encoder, ratio=0.6, unit_size=unit_size, region=region)
+    x = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    step = model({"image": x}, noise=keyed([1, 2, 3]), progress=0.0)
+    tokens = model.predictors["main"].pred(step.outputs["student"].tokens)
+    picture = unpatchify(tokens, encoder.spec.out_grid)
+    hidden = step.plans["student"].at(Grid((32, 32), (1, 1))).view(3, 1, 32, 32)
+    expected = ((x - picture).abs() * hidden).sum() / (hidden.sum() + 1e-5) / 3
+    torch.testing.assert_close(step.total, expected)
+
+
 def test_windows_shrink_to_the_stage_and_lose_their_shift():
     encoder = Swin(**{**SMALL, "window_size": 12})
     first, second = (stage.blocks[1] for stage in encoder.layers)
