@@ -53,7 +53,9 @@ class Meter(Callback):
     ) -> None:
         """The gradient norm, on the steps that will be logged."""
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            grads = [
+                p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+            ]
             self._grad_norm = torch.nn.utils.get_total_norm(grads)
 
     def on_train_batch_end(
@@ -65,8 +67,9 @@ class Meter(Callback):
         batch_idx: int,
     ) -> None:
         """Count, and log when a logged step is complete."""
+        terms = outputs["step"].losses if "step" in outputs else {}
         self.losses = {"loss": outputs["loss"].detach()} | {
-            f"loss/{name}": loss.detach() for name, loss in outputs["step"].losses.items()
+            f"loss/{name}": loss.detach() for name, loss in terms.items()
         }
         self.images += len(batch["index"]) * trainer.world_size
         self._lap()

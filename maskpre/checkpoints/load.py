@@ -30,8 +30,8 @@ def load_timm(
     """A timm classifier with the weights of `source` (see `open_source`), and what became of them.
 
     `img_size` None keeps the source's. `global_pool` None averages the patch tokens, behind which ViTs get a
-    fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the encoder's norm. A
-    shared relative-position table is copied into every block. The head is the source's if it has one for as
+    fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the encoder's norm, "" pools
+    nothing. A shared relative-position table is copied into every block. The head is the source's if it has one for as
     many classes. Raises UserError if the weights don't fit.
     """
     opened = open_source(source)
@@ -40,7 +40,9 @@ def load_timm(
     if channels != in_chans:
         raise UserError(f"{source} reads {channels} channels, the data have {in_chans}")
     net = architecture.build(
-        num_classes=num_classes, drop_path_rate=drop_path_rate, global_pool=global_pool or "avg"
+        num_classes=num_classes,
+        drop_path_rate=drop_path_rate,
+        global_pool="avg" if global_pool is None else global_pool,
     )
     return net, load_encoder(net, opened.encoder(), source=source, kind=opened.kind)
 
