@@ -122,7 +122,7 @@ def _naming_the_folder(cache_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"can't write the demo data to {cache_dir}: {error.strerror or error}; "
-            "set MASKPRE_CACHE to a folder with room for it (4 kB per 64 x 64 image)"
+            "set MASKPRE_CACHE to a folder with room for it (5 kB per 64 x 64 image)"
         ) from error
 
 
@@ -145,12 +145,12 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _render(folder: Path, recipe: _Recipe, *, num_workers: int) -> None:
     """Render beside the final place and move there at the end; whatever a killed process left goes first."""
     for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
     partial.mkdir()
     try:
         shards = _render_shards(partial, recipe, num_workers=num_workers)
-        (partial / _MANIFEST).write_text(json.dumps(_manifest(recipe, shards), indent=2), encoding="utf-8")
+        _write_manifest(partial / _MANIFEST, _manifest(recipe, shards))
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
@@ -194,6 +194,13 @@ def _manifest(recipe: _Recipe, shards: dict[Split, list[ShardSummary]]) -> dict[
         "std": np.sqrt(square - mean**2).tolist(),
         "splits": {split: _split_entry(written) for split, written in shards.items()},
     }
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _split_entry(shards: list[ShardSummary]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Camera:
     def axes(self) -> Matrix:
         """Columns: right, up, and forward along the optical axis, each of length 1."""
         forward = unit(self.target - self.position)
-        right = unit(cross(forward, vector(0, 1, 0)))
+        right = unit(cross(forward, vector(0.0, 1.0, 0.0)))
         return np.stack([right, cross(right, forward), forward], axis=1)
 
     def at(self, time: float) -> "Camera":

@@ -58,7 +58,10 @@ def label_of(*, seed: int, index: int) -> int:
 
 
 def sample_scene(*, seed: int, index: int, ranges: SceneRanges) -> Scene:
-    """Draw scene `index` of the collection `seed`; both are at least 0 and below 2 ** 64."""
+    """Draw scene `index` of the collection `seed`; both are at least 0 and below 2 ** 64.
+
+    The same arguments give the same scene; numpy promises that for its generators within one version.
+    """
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
     label = label_of(seed=seed, index=index)
     shape = tuple(SHAPES)[label // len(PATTERNS)]
@@ -80,7 +83,7 @@ def sample_camera(rng: np.random.Generator, ranges: SceneRanges) -> Camera:
     """Draw a camera that looks at the middle of the scene."""
     elevation = math.radians(rng.uniform(*ranges.camera_elevation))
     azimuth = _angle(rng, ranges.camera_azimuth)
-    target = vector(0, 0.9, 0)
+    target = vector(0.0, 0.9, 0.0)
     return Camera(
         position=target + 6.2 * _on_sphere(azimuth=azimuth, elevation=elevation),
         target=target,
@@ -112,7 +115,7 @@ def _occluder(rng: np.random.Generator, ranges: SceneRanges, *, main: Body, came
     aside = rng.uniform(-1.0, 1.0)
     x = main.position[0] + ahead * towards[0] + aside * towards[2]
     z = main.position[2] + ahead * towards[2] - aside * towards[0]
-    return _body(rng, ranges, shape=shape, pattern="solid", place=(x, z), turn=180.0)
+    return _body(rng, ranges, shape=shape, pattern="solid", place=(float(x), float(z)), turn=180.0)
 
 
 def _body(
@@ -182,7 +185,7 @@ def _background(rng: np.random.Generator, ranges: SceneRanges) -> Background:
 
 def _slide(rng: np.random.Generator, ranges: SceneRanges) -> Vector:
     heading, speed = rng.uniform(0, 2 * math.pi), rng.uniform(*ranges.speed)
-    return vector(speed * math.cos(heading), 0, speed * math.sin(heading))
+    return vector(speed * math.cos(heading), 0.0, speed * math.sin(heading))
 
 
 def _angle(rng: np.random.Generator, largest: float) -> float:
@@ -198,4 +201,4 @@ def _on_sphere(*, azimuth: float, elevation: float) -> Vector:
 
 
 def _colour(hue: float, saturation: float, value: float) -> Vector:
-    return vector(*colorsys.hsv_to_rgb(hue % 1, saturation, min(max(value, 0), 1)))
+    return vector(*colorsys.hsv_to_rgb(hue % 1, saturation, min(max(value, 0.0), 1.0)))

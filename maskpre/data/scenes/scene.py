@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float32
 
 from maskpre.data.scenes.camera import Camera
 from maskpre.data.scenes.patterns import Pattern
@@ -29,7 +30,7 @@ class Body:
 
     def at(self, time: float) -> "Body":
         """The body after it moved for `time`."""
-        turn = rotation_matrix(yaw=self.spin * time, pitch=0, roll=0)
+        turn = rotation_matrix(yaw=self.spin * time, pitch=0.0, roll=0.0)
         return replace(
             self, position=self.position + self.velocity * np.float32(time), rotation=turn @ self.rotation
         )
@@ -66,8 +67,8 @@ class Background:
     ground: tuple[Vector, Vector]
     horizon: Vector
     zenith: Vector
-    waves: np.ndarray[tuple[int, int], np.dtype[np.float32]]
-    phases: np.ndarray[tuple[int], np.dtype[np.float32]]
+    waves: Float32[np.ndarray, "2 k"]
+    phases: Float32[np.ndarray, "k"]
     haze: float
 
 

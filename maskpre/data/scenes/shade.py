@@ -28,7 +28,7 @@ def surfaces(scene: Scene, directions: Vectors, hits: Hits) -> Surfaces:
     """What lies where the rays from the scene's camera ended."""
     reach = np.where(hits.owner == SKY, np.float32(0), hits.distance)
     points = scene.camera.position[:, None] + directions * reach
-    normals = np.repeat(vector(0, 1, 0)[:, None], points.shape[1], axis=1)
+    normals = np.repeat(vector(0.0, 1.0, 0.0)[:, None], points.shape[1], axis=1)
     albedo = ground_albedo(scene.background, points)
     for number, body in enumerate(scene.bodies):
         own = np.flatnonzero(hits.owner == FIRST_BODY + number)

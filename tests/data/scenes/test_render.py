@@ -88,7 +88,7 @@ def test_second_camera_sees_the_same_surfaces() -> None:
 
 def test_time_moves_bodies_and_camera() -> None:
     scene = _scene(1)
-    start, moved = scene.at(0), scene.at(1)
+    start, moved = scene.at(0.0), scene.at(1.0)
     np.testing.assert_array_equal(render(start, size=16)["image"], render(scene, size=16)["image"])
     assert (render(moved, size=16)["image"] != render(scene, size=16)["image"]).mean() > 0.2
     shift = moved.bodies[0].position - scene.bodies[0].position

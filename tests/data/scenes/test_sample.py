@@ -43,7 +43,7 @@ def test_bodies_rest_on_the_ground_and_keep_resting() -> None:
     for index in range(20):
         for scene in (_scene(index), _scene(index).at(1.5)):
             for body in scene.bodies:
-                down = body.rotation.T @ vector(0, -1, 0)
+                down = body.rotation.T @ vector(0.0, -1.0, 0.0)
                 assert body.shape.support(down) == pytest.approx(body.position[1], abs=1e-4)
 
 

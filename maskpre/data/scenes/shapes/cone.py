@@ -22,6 +22,7 @@ class Cone(Shape):
 
     @property
     def bounding_radius(self) -> float:
+        """From the centre to the edge of the base."""
         return math.hypot(self.radius, self.height / 2)
 
     @property
@@ -30,9 +31,11 @@ class Cone(Shape):
 
     @property
     def girth(self) -> float:
+        """Around the side where cells have their true width."""
         return 2 * math.pi * _HALFWAY * self.radius
 
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
+        """The nearer of the side and the base."""
         return np.minimum(self._meet_side(origins, directions), self._meet_base(origins, directions))
 
     def _meet_side(self, origins: Vectors, directions: Vectors) -> Scalars:
@@ -61,6 +64,7 @@ class Cone(Shape):
         return np.where(inside, distance, np.float32(np.inf))
 
     def normals(self, points: Vectors) -> Vectors:
+        """Square to the slant on the side, downwards on the base."""
         x, y, z = points
         from_axis = np.sqrt(x * x + z * z)
         length = math.hypot(1, self._slope)
@@ -71,6 +75,7 @@ class Cone(Shape):
         return np.stack([x * side, upwards, z * side])
 
     def coordinates(self, points: Vectors, normals: Vectors) -> Float32[np.ndarray, "2 n"]:
+        """Around the side and along its slant; the base is flat."""
         x, y, z = points
         on_base = normals[1] < 0
         around = np.arctan2(x, z) * np.float32(_HALFWAY * self.radius)
@@ -78,5 +83,6 @@ class Cone(Shape):
         return np.stack([np.where(on_base, x, around), np.where(on_base, z, slant)])
 
     def support(self, direction: Vector) -> float:
+        """To the apex or to the edge of the base."""
         x, y, z = (float(c) for c in direction)
         return max(self.height / 2 * y, self.radius * math.hypot(x, z) - self.height / 2 * y)

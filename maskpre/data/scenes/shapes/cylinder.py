@@ -19,13 +19,16 @@ class Cylinder(Shape):
 
     @property
     def bounding_radius(self) -> float:
+        """From the centre to the edge of a cap."""
         return math.hypot(self.radius, self.half_height)
 
     @property
     def girth(self) -> float:
+        """Around the side."""
         return 2 * math.pi * self.radius
 
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
+        """The ray enters where it is inside both the endless cylinder and the slab between the caps."""
         (ox, oy, oz), (dx, dy, dz) = origins, directions
         a = np.maximum(dx * dx + dz * dz, np.float32(1e-9))
         b = ox * dx + oz * dz
@@ -38,6 +41,7 @@ class Cylinder(Shape):
         return np.where((square >= 0) & (enter <= leave) & (enter > 0), enter, np.float32(np.inf))
 
     def normals(self, points: Vectors) -> Vectors:
+        """Away from the axis on the side, along it on the caps."""
         x, y, z = points
         from_axis = np.sqrt(x * x + z * z)
         on_cap = np.abs(y) - self.half_height > from_axis - self.radius
@@ -45,11 +49,13 @@ class Cylinder(Shape):
         return np.stack([x * side, np.where(on_cap, np.sign(y), 0), z * side])
 
     def coordinates(self, points: Vectors, normals: Vectors) -> Float32[np.ndarray, "2 n"]:
+        """Around and along the side; the caps are flat."""
         x, y, z = points
         on_cap = normals[1] != 0
         around = np.arctan2(x, z) * np.float32(self.radius)
         return np.stack([np.where(on_cap, x, around), np.where(on_cap, z, y)])
 
     def support(self, direction: Vector) -> float:
+        """To the edge of the cap on that side."""
         x, y, z = (float(c) for c in direction)
         return self.radius * math.hypot(x, z) + self.half_height * abs(y)

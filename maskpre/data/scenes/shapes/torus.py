@@ -28,13 +28,16 @@ class Torus(Shape):
 
     @property
     def bounding_radius(self) -> float:
+        """The outer radius."""
         return self.ring + self.tube
 
     @property
     def girth(self) -> float:
+        """Around the circle inside the tube."""
         return 2 * math.pi * self.ring
 
     def intersect(self, origins: Vectors, directions: Vectors) -> Scalars:
+        """Sphere tracing between the bounds; see the class."""
         travelled, ends = self._bounds(origins, directions)
         hit = np.full_like(travelled, np.inf)
         rays = np.flatnonzero(travelled < ends)
@@ -54,6 +57,7 @@ class Torus(Shape):
         return hit
 
     def normals(self, points: Vectors) -> Vectors:
+        """Away from the circle inside the tube."""
         x, y, z = points
         from_axis = np.sqrt(x * x + y * y)
         inwards = 1 - self.ring / np.maximum(from_axis, np.float32(1e-6))
@@ -61,11 +65,13 @@ class Torus(Shape):
         return across / np.sqrt(dot(across, across))
 
     def coordinates(self, points: Vectors, normals: Vectors) -> Float32[np.ndarray, "2 n"]:
+        """Around the tube and around the circle inside it."""
         x, y, z = points
         around_tube = np.arctan2(np.sqrt(x * x + y * y) - np.float32(self.ring), z)
         return np.stack([around_tube * np.float32(self.tube), np.arctan2(x, y) * np.float32(self.ring)])
 
     def support(self, direction: Vector) -> float:
+        """The circle's reach and the tube's."""
         return self.ring * float(np.hypot(direction[0], direction[1])) + self.tube
 
     def _distance(self, points: Vectors) -> Scalars:
