@@ -81,11 +81,8 @@ def test_a_sample_keeps_its_mask_in_any_batch():
     [
         ({"ratio": 0.0}, r"mask ratio 0.0 hides 0 of 16 units of 8 pixels; at least one must be hidden"),
         ({"ratio": 0.99}, r"mask ratio 0.99 hides 16 of 16 units of 8 pixels"),
-        ({"unit_size": 12}, r"input size \(32, 32\) is not a multiple of the cell size \(12, 12\)"),
-        (
-            {"unit_size": 2},
-            r"grid \(16, 16\) of stride \(2, 2\) can't be divided into cells of grid \(8, 8\)",
-        ),
+        ({"unit_size": 12}, r"unit_size \(12\) must be a multiple of the encoder's cells \(4 pixels\)"),
+        ({"unit_size": 2}, r"unit_size \(2\) must .* and divide the picture \(32 pixels\); nearest: 4"),
     ],
 )
 def test_impossible_units_are_named(options, message):
