@@ -30,9 +30,9 @@ def load_timm(
     """A timm classifier with the weights of `source` (see `open_source`), and what became of them.
 
     `img_size` None keeps the source's. `global_pool` None averages the patch tokens, behind which ViTs get a
-    fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the encoder's norm, "" pools
-    nothing. A shared relative-position table is copied into every block. The head is the source's if it has one for as
-    many classes. Raises UserError if the weights don't fit.
+    fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the encoder's norm, ""
+    pools nothing. A shared relative-position table is copied into every block. The head is the source's if it
+    has one for as many classes. Raises UserError if the weights don't fit.
     """
     opened = open_source(source)
     architecture = opened.architecture().for_fine_tuning(img_size)
