@@ -9,9 +9,11 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maskpre.encoders.plain import PlainBlock
 from maskpre.types import Noise
 
 Scales = tuple[Tensor, Tensor] | None
+ALL = slice(None)
 BlockRunner = Callable[[Any, Tensor, Scales], Tensor]
 
 
@@ -31,14 +33,20 @@ def residual_scales(noise: Noise | None, rates: list[float], *, training: bool) 
     ]
 
 
-def run_block(block: nn.Module, x: Float[Tensor, "b n d"], scales: Scales) -> Float[Tensor, "b n d"]:
-    """One pre-norm block; with `scales`, its residual branches are weighted per sample."""
+def run_block(
+    block: nn.Module, x: Float[Tensor, "b n d"], scales: Scales, *, read: slice = ALL
+) -> Float[Tensor, "b q d"]:
+    """One pre-norm block; with `scales`, its residual branches are weighted per sample.
+
+    Only the tokens `read` come out.
+    """
     if scales is None:
-        return block(x)
+        plain = PlainBlock.of(block)
+        return block(x)[:, read] if plain is None else plain.finish(x, plain.project(x), read)
     assert isinstance(block, Block)
     first, second = (scale.to(x.dtype) for scale in scales)
     x = x + first * block.ls1(block.attn(block.norm1(x)))
-    return x + second * block.ls2(block.mlp(block.norm2(x)))
+    return (x + second * block.ls2(block.mlp(block.norm2(x))))[:, read]
 
 
 def run_blocks(
