@@ -1,5 +1,6 @@
 """Architectures told from the shapes of their weights, for checkpoints that carry no configuration."""
 
+import math
 import re
 from collections.abc import Mapping
 from math import isqrt
@@ -21,6 +22,12 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return 1 + max(int(hit[1]) for name in state if (hit := re.match(pattern, name)))
 
 
+def mlp_ratio(hidden: int, width: int) -> float:
+    """The ratio that timm turns into `hidden` by truncating width * ratio."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
 def _common(state: Mapping[str, Tensor], *, block: str) -> dict[str, Any]:
     """Sizes every kind has: of the patch embedding, and of the first block's MLP."""
     width, channels, _, patch = state["patch_embed.proj.weight"].shape
@@ -29,7 +36,7 @@ def _common(state: Mapping[str, Tensor], *, block: str) -> dict[str, Any]:
         "in_chans": channels,
         "patch_size": patch,
         "embed_dim": width,
-        "mlp_ratio": hidden / block_width,
+        "mlp_ratio": mlp_ratio(hidden, block_width),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from maskpre.golden import lars, mae_classify, mae_pretrain
+from maskpre.golden import color_masks, color_pretrain, lars, mae_classify, mae_pretrain
 from maskpre.golden.case import CannotReplayError, Case
 from maskpre.golden.compare import Replay
 
@@ -21,6 +21,8 @@ KINDS = (
     Kind("mae", "decoder_embed_dim", mae_pretrain.replay),
     Kind("mae", "num_classes", mae_classify.replay),
     Kind("mae", "trust_coefficient", lars.replay),
+    Kind("colormae", "decoder_embed_dim", color_pretrain.replay),
+    Kind("colormae", "grid", color_masks.replay),
 )
 
 

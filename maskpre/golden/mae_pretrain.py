@@ -1,6 +1,7 @@
 """Pre-training steps of MAE (He et al., arXiv 2111.06377)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
@@ -8,14 +9,7 @@ from omegaconf import DictConfig
 from maskpre.checkpoints.names_mae import official_name, pretraining_keys
 from maskpre.golden.case import Case
 from maskpre.golden.compare import Replay
-from maskpre.golden.pretraining import (
-    Experiment,
-    experiment,
-    gradients,
-    official_gradients,
-    position_tables,
-    step_tensors,
-)
+from maskpre.golden.pretraining import Experiment, experiment, replay_experiment
 from maskpre.model import MaskedModel
 from maskpre.optim import build_param_groups, weight_decay_split
 from maskpre.optim.schedules import warmup_cosine
@@ -68,25 +62,11 @@ def replay(case: Case) -> Replay:
     s = case.settings(Settings)
     config = experiment(case, overrides(s))
     weights = pretraining_keys(case.weights)
-    run = Experiment(case, config, weights, {"mask": case.input("noise")}, eps=s.eps)
-    model = run.build()
-    tables = position_tables(model, weights)
-    run.load(model)
-    step = run.run(model)
-    assert step.total is not None
-    step.total.backward()
-    return Replay(
-        loss=step.total,
-        losses={"pixel": step.losses["main"]},
-        tensors={**step_tensors(step, model), "pred": run.predict_everywhere()},
-        gradients=gradients(model),
-        expected_gradients=pretraining_keys(official_gradients(case)),
-        extras=_extras(case, model, config.optim),
-        also=tables,
-    )
+    run = Experiment(case, config, weights, noise={"mask": case.input("noise")}, eps=s.eps)
+    return replay_experiment(run, pretraining_keys, extras=partial(_extras, case, config.optim))
 
 
-def _extras(case: Case, model: MaskedModel, optim: DictConfig) -> dict[str, Any]:
+def _extras(case: Case, optim: DictConfig, model: MaskedModel) -> dict[str, Any]:
     """The experiment's weight-decay split under official names, and its learning-rate curve."""
     named = list(model.named_parameters())
     split = weight_decay_split(named, optim.decay_policy)

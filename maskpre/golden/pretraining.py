@@ -1,7 +1,8 @@
 """Running a composed model on a pre-training case."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -11,22 +12,11 @@ from maskpre.build import build_model
 from maskpre.config import compose
 from maskpre.errors import UserError
 from maskpre.golden.case import CannotReplayError, Case, Tensors
-from maskpre.masking.base import Masking
+from maskpre.golden.compare import Replay
+from maskpre.golden.plans import GivenMasking, plan_tensors
 from maskpre.model import MaskedModel
 from maskpre.ops.noise import GivenNoise
 from maskpre.types import Located, MaskPlan, Step, align
-
-
-class GivenMasking(Masking):
-    """Replays a plan made elsewhere."""
-
-    def __init__(self, *, plan: MaskPlan) -> None:
-        super().__init__(grid=plan.grid)
-        self.plan = plan
-
-    def forward(self, step: Step) -> MaskPlan:
-        """The given plan."""
-        return self.plan
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,7 @@ class Experiment:
     case: Case
     config: DictConfig
     weights: Mapping[str, Tensor]
-    noise: Mapping[str, Tensor]
+    noise: Mapping[str, Tensor] = field(default_factory=dict)
     plan: MaskPlan | None = None
     eps: float | None = None
 
@@ -98,12 +88,10 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], case: Case) -> 
 
 def step_tensors(step: Step, model: MaskedModel) -> Tensors:
     """Mask, ids, latent and target of a step, as MAE's code lays them out."""
-    plan, encoded = step.plans["student"], step.outputs["student"]
+    encoded = step.outputs["student"]
     assert encoded.prefix is not None
     return {
-        "mask": plan.mask.double(),
-        "ids_keep": plan.keep,
-        "ids_restore": torch.cat([plan.keep, plan.hide], dim=1).argsort(dim=1),
+        **plan_tensors(step.plans["student"]),
         "latent": torch.cat([encoded.prefix, encoded.tokens], dim=1),
         "target": model.targets["main"](step).tokens,
     }
@@ -125,3 +113,27 @@ def official_gradients(case: Case) -> Tensors:
     return {
         name.removeprefix("grad/"): value for name, value in case.outputs.items() if name.startswith("grad/")
     }
+
+
+def replay_experiment(
+    run: Experiment,
+    rename: Callable[[Mapping[str, Tensor]], Tensors],
+    *,
+    extras: Callable[[MaskedModel], Mapping[str, Any]] = lambda model: {},
+) -> Replay:
+    """A training step of an MAE: loss, gradients, latent, tables, and predictions at all cells."""
+    model = run.build()
+    tables = position_tables(model, run.weights)
+    run.load(model)
+    step = run.run(model)
+    assert step.total is not None
+    step.total.backward()
+    return Replay(
+        loss=step.total,
+        losses={"pixel": step.losses["main"]},
+        tensors={**step_tensors(step, model), "pred": run.predict_everywhere()},
+        gradients=gradients(model),
+        expected_gradients=rename(official_gradients(run.case)),
+        extras=extras(model),
+        also=tables,
+    )
