@@ -1,4 +1,4 @@
-"""Pictures into shards: python -m maskpre.prepare src=PICTURES dst=SHARDS"""
+"""Pictures into shards: `python -m maskpre.prepare src=PICTURES dst=SHARDS`."""
 
 import json
 
@@ -17,9 +17,9 @@ def main(cfg: DictConfig) -> None:
     split = json.loads(manifest.read_text(encoding="utf-8"))["splits"][packing.name]
     print(f"{split['count']} pictures in {len(split['shards'])} shards, {len(split['bad'])} left out")
     print(f"described in {manifest}; train on them with")
-    statistics = f" data.mean={split['mean']} data.std={split['std']}" if "mean" in split else ""
-    shards = f"{manifest.parent}/{packing.name}-*.tar"
-    print(f"  data=webdataset \"data.shards='{shards}'\"{statistics.replace(' ', '')}")
+    print(f"  data=webdataset \"data.shards='{manifest.parent}/{packing.name}-*.tar'\"")
+    if "mean" in split:
+        print(f'  "data.mean={split["mean"]}" "data.std={split["std"]}"')
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_jpeg
 
 from maskpre.data.dataset import BadSample
 from maskpre.data.decode import decode_picture
@@ -103,7 +103,7 @@ class ShardPacker:
             image = decode_picture(raw.data, self.channels)
             if self.resize is not None and min(image.shape[1:]) > self.resize:
                 image = resize_short_side(image, self.resize, "bicubic")
-                content, extension = encode_jpeg(image.contiguous(), self.quality).numpy().tobytes(), ".jpg"
+                content, extension = _encode_jpeg(image, self.quality), ".jpg"
             if self.decode:
                 _measure(shard, image)
         words = re.sub(r"[^A-Za-z0-9_-]", "_", relative.with_suffix("").as_posix())
@@ -120,6 +120,13 @@ def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
+
+
+def _encode_jpeg(image: UInt8[Tensor, "c h w"], quality: int) -> bytes:
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
 
 
 def _measure(shard: PackedShard, image: UInt8[Tensor, "c h w"]) -> None:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from maskpre.data.files import write_json
 from maskpre.data.loader import SkipCount
-from maskpre.data.order import epoch_order
+from maskpre.data.order import Shuffle, epoch_order
 from maskpre.data.pack_shard import PackedShard, ShardPacker
 from maskpre.data.progress import progress
 from maskpre.data.sources import FolderLabels, FolderSource
@@ -88,7 +88,7 @@ class Packing:
         self._claim(source, dst, state)
         for leftover in dst.glob(f".{self.name}-*.tmp"):
             leftover.unlink()
-        shuffle = "full" if self.order == "mixed" else "none"
+        shuffle: Shuffle = "full" if self.order == "mixed" else "none"
         order = epoch_order(num_samples=len(source), seed=self.seed, epoch=0, shuffle=shuffle)
         packer = ShardPacker(
             source=source,
@@ -103,8 +103,10 @@ class Packing:
         )
         shards = self._pack_all(packer)
         if not any(shard.samples for shard in shards):
+            first = shards[0].bad[0]
             raise UserError(
-                f"none of the {len(source)} pictures in '{source.root}' is good: {_first_bad(shards)}"
+                f"none of the {len(source)} pictures in '{source.root}' is good, "
+                f"e.g. '{first.key}' {first.reason}"
             )
         return self._finish(dst, manifest, source, shards)
 
@@ -131,8 +133,8 @@ class Packing:
         ]
         if changed:
             raise UserError(
-                f"'{dst}' holds '{self.name}' shards made otherwise ({'; '.join(changed)}): choose another dst "
-                "or name, or delete them"
+                f"'{dst}' holds '{self.name}' shards made otherwise ({'; '.join(changed)}): choose another "
+                "dst or name, or delete them"
             )
 
     def _pack_all(self, packer: ShardPacker) -> list[PackedShard]:
@@ -170,8 +172,3 @@ class Packing:
 def _read_manifest(dst: Path) -> dict[str, Any]:
     path = dst / _MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _first_bad(shards: list[PackedShard]) -> str:
-    bad = [sample for shard in shards for sample in shard.bad]
-    return f"'{bad[0].key}' {bad[0].reason}"

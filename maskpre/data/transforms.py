@@ -37,7 +37,11 @@ class Box(NamedTuple):
 def resize(
     image: UInt8[Tensor, "c h w"], size: tuple[int, int], interpolation: Interpolation
 ) -> UInt8[Tensor, "c s t"]:
-    """Antialiased resize in 8-bit arithmetic, within 2 levels of Pillow's."""
+    """Antialiased resize in 8-bit arithmetic.
+
+    The kernels are Pillow's, but torch rounds the weights more coarsely: up to a threefold reduction the
+    pixels of noise differ by at most 2 levels of 255 from Pillow's, at a sixfold one by 4.
+    """
     if image.shape[1:] == size:
         return image
     return F.interpolate(image[None], size=size, mode=interpolation, antialias=True)[0]

@@ -68,7 +68,7 @@ class Source(ABC):
             raise UserError(f"{missing} of {len(self)} samples have no label: {self.describe()}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StringTable:
     """An immutable list of strings held in two arrays, so that forked workers share its memory."""
 
