@@ -1,0 +1,81 @@
+"""Run a dumped step again: python -m maskpre.replay runs/.../nonfinite/step-1200-rank-0.pt"""
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from maskpre.build import build_model
+from maskpre.checkpoints.read import read_torch
+from maskpre.errors import UserError
+from maskpre.ops.noise import KeyedNoise
+from maskpre.types import Step
+
+
+class FirstNonFinite:
+    """Notes the first submodule whose output is not finite, in order of execution."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found: str | None = None
+        for name, module in model.named_modules():
+            if name and not list(module.children()):
+                module.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Any:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self.found is None and isinstance(output, Tensor) and not bool(output.isfinite().all()):
+                self.found = name
+
+        return look
+
+
+def replay(path: Path) -> tuple[Step, str | None]:
+    """The step of a dump, computed again in full precision, and the first module that went wrong.
+
+    Raises UserError if the file is no dump.
+    """
+    dump = read_torch(path)
+    missing = {"batch", "keys", "state_dict", "config", "seed", "progress"} - set(dump)
+    if missing:
+        raise UserError(f"{path} is no dump of a training step: it lacks {sorted(missing)}")
+    model = build_model(OmegaConf.create(dump["config"]))
+    model.load_state_dict(dump["state_dict"])
+    watcher = FirstNonFinite(model)
+    batch = dump["batch"]
+    noise = KeyedNoise(dump["seed"], batch["epoch"], batch["index"])
+    with torch.enable_grad():
+        step = model(batch, noise=noise, progress=dump["progress"])
+        step.total.backward()
+    return step, watcher.found or _first_bad_gradient(model)
+
+
+def _first_bad_gradient(model: nn.Module) -> str | None:
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            return f"the gradient of {name}"
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print what the step computes: exit code 0 if all is finite now, 1 if not."""
+    parser = ArgumentParser(prog="python -m maskpre.replay", description="Run a dumped training step again.")
+    parser.add_argument("dump", type=Path)
+    path = parser.parse_args(argv).dump
+    try:
+        step, culprit = replay(path)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for name, loss in step.losses.items():
+        print(f"loss {name}: {loss.item()}")
+    print("samples:", ", ".join(read_torch(path)["keys"]))
+    print("first thing not finite:", culprit or "none, in full precision on this machine")
+    return 1 if culprit else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
