@@ -2,16 +2,23 @@
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from maskpre.config.compose import CONFIG_DIR
-from maskpre.errors import UserError
+from maskpre.config.compose import compose, usable
+from maskpre.config.help import help_text
+from maskpre.config.library import CONFIG_DIR, open_library
+from maskpre.errors import ConfigError, Problem, UserError
 
 Main = Callable[[DictConfig], None]
 
@@ -32,17 +39,44 @@ def _stop(error: UserError, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _with_defaults(argv: list[str], overrides: list[str]) -> list[str]:
-    """Put overrides before the user's; Hydra's parser wants all of them in one place."""
-    chosen = get_args_parser().parse_intermixed_args(argv).overrides
-    flags = [argument for argument in argv if argument not in chosen]
-    return [*flags, "--", *overrides, *chosen]
+def _jobs(overrides: list[str], *, multirun: bool) -> list[list[str]]:
+    """The overrides of every job; a sweep is spread out as Hydra's own sweeper does."""
+    if not multirun:
+        return [overrides]
+    return BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
+
+
+def _check(args: Namespace, config_name: str, folders: list[Path]) -> None:
+    """Raise UserError if any job's configuration is wrong, before the first one starts."""
+    try:
+        jobs = _jobs(args.overrides, multirun=args.multirun)
+    except HydraException as error:
+        raise UserError(str(error)) from error
+    problems: dict[Problem, None] = {}
+    for job in jobs:
+        try:
+            compose(job, config_name, folders=folders)
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(list(problems))
+
+
+def _hydra_arguments(argv: list[str], args: Namespace, config_name: str, folders: list[Path]) -> list[str]:
+    """Arguments for Hydra: its flags, our settings, and the user's overrides, which win, in one place."""
+    with open_library(config_name, folders) as library:
+        lines, _, _ = usable(args.overrides, library)
+        ours = [f"hydra.job.name={config_name}", *_QUIET, *library.search_path]
+    used = (*args.overrides, "--config-dir", args.config_dir)
+    flags = [argument for argument in argv if argument not in used]
+    return [*flags, "--", *ours, *lines]
 
 
 def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
     """Make a function of a configuration a command line of Hydra's, composed from configs/`config_name`.yaml.
 
-    Mistakes that are the user's (`UserError`) are printed without stack trace; MASKPRE_DEBUG=1 shows it. The
+    Every job's configuration is checked before the first job starts. Mistakes that are the user's
+    (`UserError`) are printed without stack trace, which MASKPRE_DEBUG=1 shows; any other error keeps it. The
     exit code is 2 for a wrong configuration, 1 for what goes wrong later.
     """
 
@@ -55,8 +89,22 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
 
         @wraps(main)
         def entry() -> None:
-            sys.argv[1:] = _with_defaults(sys.argv[1:], [f"hydra.job.name={config_name}", *_QUIET])
-            hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(job)()
+            args = get_args_parser().parse_intermixed_args(sys.argv[1:])
+            folders = [Path(args.config_dir)] if args.config_dir else []
+            if args.help:
+                print(help_text(config_name, main.__doc__ or "", folders))
+                return
+            wrong: UserError | None = None
+            if not (args.hydra_help or args.info or args.shell_completion):
+                try:
+                    _check(args, config_name, folders)
+                except UserError as error:
+                    wrong = error
+            if wrong is None or (args.cfg is not None and isinstance(wrong, ConfigError)):
+                sys.argv[1:] = _hydra_arguments(sys.argv[1:], args, config_name, folders)
+                hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(job)()
+            if wrong is not None:
+                _stop(wrong, 2)
 
         return entry
 

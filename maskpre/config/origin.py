@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
+
+from maskpre.config.library import CONFIG_DIR
 
 
 def _key_lines(node: yaml.Node | None, path: str = "") -> Iterator[tuple[str, int]]:
@@ -20,24 +19,12 @@ def _key_lines(node: yaml.Node | None, path: str = "") -> Iterator[tuple[str, in
             yield from _key_lines(value, here)
 
 
-def _find(name: str, folders: Sequence[Path]) -> Path | None:
-    found = (folder / f"{name}.yaml" for folder in folders)
-    return next((path for path in found if path.is_file()), None)
-
-
-def loaded_files(config_name: str, overrides: Sequence[str], loader: ConfigLoader) -> list[tuple[Path, str]]:
-    """The files that Hydra's defaults lists name, in order, with the dotted path each is placed at."""
-    chosen: list[ResultDefault] = loader.compute_defaults_list(
-        config_name, list(overrides), RunMode.RUN
-    ).defaults
-    folders = [Path(source.path) for source in loader.get_sources() if source.scheme() == "file"]
-    found = [(_find(str(one.config_path), folders), one.package or "") for one in chosen]
-    return [(path, package.replace("_global_", "")) for path, package in found if path is not None]
-
-
 @dataclass(frozen=True)
 class Origins:
-    """Overrides and files (see `loaded_files`) that a configuration was composed from; later entries win."""
+    """Overrides, and files (see `Library.loaded_files`), that a configuration was composed from.
+
+    Later files win over earlier ones.
+    """
 
     overrides: Sequence[Override]
     files: Sequence[tuple[Path, str]]
@@ -67,5 +54,4 @@ class Origins:
 
 
 def _readable(file: Path) -> str:
-    parts = file.parts
-    return str(Path(*parts[parts.index("configs") :])) if "configs" in parts else str(file)
+    return str(file.relative_to(CONFIG_DIR.parent)) if file.is_relative_to(CONFIG_DIR) else str(file)

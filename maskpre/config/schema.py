@@ -8,6 +8,10 @@ from lightning.pytorch.loggers import Logger
 
 from maskpre.data import PretrainData
 from maskpre.encoders.base import Encoder
+from maskpre.evaluation.base import Probe
+from maskpre.evaluation.classifier import ClassifierRecipe
+from maskpre.evaluation.models import Start
+from maskpre.evaluation.streaming import StreamingLinearProbe
 from maskpre.inputs import Inputs
 from maskpre.losses.base import Loss
 from maskpre.masking.base import Masking
@@ -51,7 +55,40 @@ class TrainSchema:
     init_from: str | None = None
 
 
-SCHEMAS: Mapping[str, type] = {"train": TrainSchema}
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSchema:
+    """A fine-tuning configuration."""
+
+    data: PretrainData
+    recipe: ClassifierRecipe
+    trainer: Trainer
+    checkpoint: str
+    start: Start = "checkpoint"
+    seed: int = 0
+    name: str | None = None
+    runs_dir: str = "runs"
+    run_dir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSchema:
+    """A probing configuration."""
+
+    data: PretrainData
+    probe: Probe | StreamingLinearProbe
+    trainer: Trainer
+    checkpoint: str
+    start: Start = "checkpoint"
+    batch_size: int = 256
+    max_train: int | None = None
+    max_val: int | None = None
+    seed: int = 0
+    name: str | None = None
+    runs_dir: str = "runs"
+    run_dir: str | None = None
+
+
+SCHEMAS: Mapping[str, type] = {"train": TrainSchema, "finetune": FinetuneSchema, "probe": ProbeSchema}
 
 # Arguments that the program gives to `_partial_` parts when they meet, and the key to set instead, if any.
 SUPPLIED: Mapping[type, Mapping[str, str]] = {

@@ -69,16 +69,18 @@ class Walker:
             elif key in takes.annotations:
                 yield from self._entry(node, key, join(path, key), takes.annotations[key])
             elif key not in _HYDRA_KEYS and not takes.more:
-                yield Problem(join(path, key), self._unknown(key, owner, valid))
+                yield Problem(join(path, key), self._unknown(join(path, key), owner, valid))
         for name in valid:
             if name in takes.required and name not in list(node):
                 expected = describe(takes.annotations[name])
                 yield Problem(join(path, name), f"{owner} needs it, but it is not set; expected {expected}")
 
-    def _unknown(self, key: str, owner: str, valid: list[str]) -> str:
+    def _unknown(self, path: str, owner: str, valid: list[str]) -> str:
+        key = path.rpartition(".")[2]
         hint = did_you_mean(key, valid)
         if not hint:
-            namesakes = [name for name in all_paths(self.root) if name.endswith(f".{key}")]
+            paths = all_paths(self.root)
+            namesakes = [name for name in paths if name.endswith(f".{key}") and name != path]
             hint = f"; did you mean {namesakes[0]!r}?" if namesakes else f"; it has {', '.join(valid)}"
         return f"{owner} has no {key!r}{hint}"
 
