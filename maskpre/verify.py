@@ -32,7 +32,9 @@ def _cell(deviation: Deviation) -> str:
 
 
 def _table(verdicts: list[Verdict]) -> Table:
-    table = Table("case", "loss error", "worst tensor error", "worst gradient error", "ok")
+    table = Table()
+    for title in ("case", "loss error", "worst tensor error", "worst gradient error", "ok"):
+        table.add_column(title, overflow="fold")
     for verdict in verdicts:
         row = (_cell(verdict.loss), _cell(verdict.tensor), _cell(verdict.gradient))
         table.add_row(verdict.case, *row, "yes" if verdict.ok else "NO")
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> int:
             verdicts.append(verify(folder))
         except UserError as error:
             failures.append(str(error))
-    console = Console(soft_wrap=True)
+    console = Console()
     console.print(_table(verdicts))
     for verdict in verdicts:
         for line in verdict.wrong:

@@ -1,8 +1,8 @@
 """A golden case on disk: settings, weights, inputs, and what the official code made of them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskpre.checkpoints.read import read_safetensors
 from maskpre.errors import UserError
+from maskpre.nearest import did_you_mean
 
 Settings = TypeVar("Settings")
 Tensors = dict[str, Tensor]
@@ -36,20 +37,8 @@ class Case:
     outputs: Tensors
 
     def settings(self, kind: type[Settings]) -> Settings:
-        """The hyperparameters as the dataclass `kind`; CannotReplayError names a missing or unknown one."""
-        known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        for key in self.hyperparameters:
-            if key not in known:
-                close = get_close_matches(key, known, n=1)
-                hint = f"; did its writer mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
-                raise CannotReplayError(f"{self.name}: hyperparameter {key!r} is unknown{hint}")
-        try:
-            merged = OmegaConf.merge(OmegaConf.structured(kind), self.hyperparameters)
-            result = OmegaConf.to_object(merged)
-        except OmegaConfBaseException as error:
-            raise CannotReplayError(f"{self.name}: hyperparameters: {str(error).splitlines()[0]}") from error
-        assert isinstance(result, kind)
-        return result
+        """The hyperparameters as the dataclass `kind`; see `parse`."""
+        return parse(kind, self.hyperparameters, where=f"{self.name}: hyperparameters")
 
     def input(self, name: str) -> Tensor:
         """An input; CannotReplayError if the case has none of that name."""
@@ -58,6 +47,20 @@ class Case:
                 f"{self.name}: input {name!r} is missing; there are {sorted(self.inputs)}"
             )
         return self.inputs[name]
+
+
+def parse(kind: type[Settings], given: Mapping[str, Any], *, where: str) -> Settings:
+    """Plain values as the dataclass `kind`; CannotReplayError names a missing, unknown or mistyped one."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for key in given:
+        if key not in known:
+            raise CannotReplayError(f"{where}: {key!r} is unknown{did_you_mean(key, known)}")
+    try:
+        result = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(given)))
+    except OmegaConfBaseException as error:
+        raise CannotReplayError(f"{where}: {str(error).splitlines()[0]}") from error
+    assert isinstance(result, kind)
+    return result
 
 
 def _tensors(path: Path) -> Tensors:

@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 from maskpre.golden.case import Case, Tensors
 from maskpre.optim import DecayPolicyName, build_param_groups, layer_decay_table
 
+Rename = Callable[[Mapping[str, Tensor]], Tensors]
+
 
 @dataclass(frozen=True)
 class Classified:
@@ -47,8 +49,6 @@ def decay_groups(
     }
 
 
-def official_names(
-    state: Mapping[str, Tensor], rename: Callable[[Mapping[str, Tensor]], Tensors]
-) -> dict[str, str]:
+def official_names(state: Mapping[str, Tensor], rename: Rename) -> dict[str, str]:
     """Official names by the name this package has for the same tensor."""
     return {ours: name for name, value in state.items() for ours in rename({name: value})}

@@ -32,12 +32,13 @@ class Settings:
     mask_ratio: float
     batch: int
     color: str = "green"
+    mask_type: str | None = None
 
 
 def replay(case: Case) -> Replay:
     """The mask and its noise windows."""
     s = case.settings(Settings)
-    check_color(case, s.color)
+    check_colors(case, s.color, s.mask_type)
     grid = Grid((s.grid, s.grid), (1, 1))
     plan = given_plan(case, grid=grid, ratio=s.mask_ratio, batch=s.batch)
     windows = _windows(case, grid, s.batch)
@@ -48,10 +49,11 @@ def replay(case: Case) -> Replay:
     return Replay(tensors={**plan_tensors(plan), "windows_out": windows}, extras=extras)
 
 
-def check_color(case: Case, color: str) -> None:
+def check_colors(case: Case, *colors: str | None) -> None:
     """CannotReplayError for a colour nobody knows."""
-    if color not in COLORS:
-        raise CannotReplayError(f"{case.name}: color {color!r} is unknown; known are {', '.join(COLORS)}")
+    for color in colors:
+        if color is not None and color not in COLORS:
+            raise CannotReplayError(f"{case.name}: color {color!r} is unknown; known are {', '.join(COLORS)}")
 
 
 def given_plan(case: Case, *, grid: Grid, ratio: float, batch: int) -> MaskPlan:

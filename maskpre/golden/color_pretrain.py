@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from maskpre.checkpoints.infer import mlp_ratio
 from maskpre.checkpoints.names_mmpretrain import pretraining_keys
 from maskpre.golden.case import Case
-from maskpre.golden.color_masks import check_color, given_plan
+from maskpre.golden.color_masks import check_colors, given_plan
 from maskpre.golden.compare import Replay
 from maskpre.golden.pretraining import Experiment, experiment, replay_experiment
 from maskpre.types import Grid
@@ -29,6 +29,7 @@ class Settings:
     decoder_mlp_ratio: float = 4.0
     norm_pix_loss: bool = True
     color: str = "green"
+    mask_type: str | None = None
     eps: float = 1e-6
 
 
@@ -55,7 +56,7 @@ def overrides(s: Settings) -> list[str]:
 def replay(case: Case) -> Replay:
     """The mask from the case's noise; loss and gradients as in training."""
     s = case.settings(Settings)
-    check_color(case, s.color)
+    check_colors(case, s.color, s.mask_type)
     config = experiment(case, overrides(s))
     cells = s.img_size // s.patch_size
     grid = Grid((cells, cells), (s.patch_size, s.patch_size))

@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from maskpre.golden import color_masks, color_pretrain, lars, mae_classify, mae_pretrain
+from maskpre.golden import (
+    color_masks,
+    color_pretrain,
+    lars,
+    mae_classify,
+    mae_pretrain,
+    simmim_classify,
+    simmim_masks,
+    simmim_pretrain,
+)
 from maskpre.golden.case import CannotReplayError, Case
 from maskpre.golden.compare import Replay
 
@@ -23,6 +32,9 @@ KINDS = (
     Kind("mae", "trust_coefficient", lars.replay),
     Kind("colormae", "decoder_embed_dim", color_pretrain.replay),
     Kind("colormae", "grid", color_masks.replay),
+    Kind("simmim", "configs", simmim_masks.replay),
+    Kind("simmim", "num_classes", simmim_classify.replay),
+    Kind("simmim", "mask_patch_size", simmim_pretrain.replay),
 )
 
 
