@@ -9,7 +9,7 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, SwinTransformerStage
 from torch import Tensor, nn
 
-from maskpre.encoders.base import Encoder, EncoderSpec
+from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
 from maskpre.encoders.blocks import Scales, residual_scales, run_blocks
 from maskpre.encoders.create import check_heads, create_timm
 from maskpre.encoders.init_simmim import STD, init_simmim_swin
@@ -27,7 +27,7 @@ class Swin(Encoder):
     norm; timm knows neither. `init` "simmim" is SimMIM's, "timm" keeps the library's. `drop_path_rate` is the
     last block's, rising linearly.
 
-    Raises ValueError if the name is no timm SwinTransformer or sizes don't fit.
+    Raises ValueError if the name is no timm SwinTransformer, sizes don't fit, or `hidden` is "drop".
     """
 
     def __init__(
@@ -46,9 +46,12 @@ class Swin(Encoder):
         patch_norm: Literal["layer", "none"] = "layer",
         position: Literal["none", "learned"] = "none",
         drop_path_rate: float = 0.0,
+        hidden: Hidden = "replace",
         init: Literal["simmim", "timm"] = "simmim",
     ) -> None:
         super().__init__()
+        if hidden != "replace":
+            raise ValueError(f"a Swin's windows need every patch: hidden must be 'replace', got {hidden!r}")
         if (None if depths is None else len(depths)) != (None if num_heads is None else len(num_heads)):
             raise ValueError(
                 f"depths ({depths}) and num_heads ({num_heads}) must have one entry per stage each"

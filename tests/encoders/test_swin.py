@@ -187,6 +187,7 @@ def test_initialisation_is_simmims():
         ({"name": "vit_tiny_patch16_224"}, "timm can't build 'vit_tiny_patch16_224' as a SwinTransformer"),
         ({"img_size": 33}, r"img_size \(33\) must be a multiple of the patch size \(2, 2\)"),
         ({"num_heads": (3, 4)}, r"num_heads \(3\) must divide embed_dim \(16\)"),
+        ({"hidden": "drop"}, "windows need every patch: hidden must be 'replace', got 'drop'"),
         ({"num_heads": None}, r"depths \(\(2, 2\)\) and num_heads \(None\) must have one entry per stage"),
         ({"img_size": 30}, r"2 stages halve the grid of \(15, 15\) patches .* must be multiples of 2"),
     ],
