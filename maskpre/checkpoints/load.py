@@ -74,11 +74,20 @@ def load_model(path: str) -> MaskedModel:
 
     Raises UserError if there is no model in it or the weights don't fit its configuration.
     """
+    return restore(open_model(path), path)
+
+
+def open_model(path: str) -> OwnSource:
+    """A checkpoint or exported model of this package; UserError if the path holds anything else."""
     opened = open_source(path)
     if not isinstance(opened, OwnSource):
         raise UserError(f"{path} ({opened.kind}) holds no model of this package, only weights")
-    config = OmegaConf.create({**opened.config, "compile": False})
-    model = build_model(config)
+    return opened
+
+
+def restore(opened: OwnSource, path: str) -> MaskedModel:
+    """Build the model of an opened checkpoint and put all its weights in; `path` is for messages."""
+    model = build_model(OmegaConf.create({**opened.config, "compile": False}))
     report = _start(model, opened, path)
     if report.fresh or report.left_out:
         raise UserError(f"{path}: the weights don't fit the configuration beside them\n{report}")
@@ -157,6 +166,7 @@ def _report(
         kind=kind,
         loaded=tuple(chosen),
         resized=resized,
+        copied=tuple(name for name in chosen if name not in state),
         left_out=left_out,
         fresh=tuple(fresh),
     )

@@ -11,32 +11,36 @@ Shape = tuple[int, ...]
 class LoadReport:
     """Names of a checkpoint's tensors by what was done with them, and of those the model made itself.
 
-    `loaded` includes the `resized`, which carry their shapes before and after. `left_out` says why;
-    `fresh` are the model's tensors that the checkpoint has nothing for.
+    `loaded` includes the `resized`, which carry their shapes before and after, and the `copied`, which come
+    from a tensor that blocks shared. `left_out` says why; `fresh` are the model's tensors that the checkpoint
+    has nothing for.
     """
 
     source: str
     kind: str
     loaded: tuple[str, ...] = ()
     resized: Mapping[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    copied: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.kind}): {len(self.loaded)} tensors loaded"]
-        lines += [f"  resized   {name}: {old} -> {new}" for name, (old, new) in self.resized.items()]
-        lines += [f"  left out  {text}" for text in _by_reason(self.left_out)]
+        lines += [f"  resized   {text}" for text in _by_value(self.resized, "{0[0]} -> {0[1]}")]
+        lines += [f"  copied    {text}" for text in _grouped(self.copied)]
+        lines += [f"  left out  {text}" for text in _by_value(self.left_out, "{0}")]
         if self.fresh:
             lines.append(f"  fresh     {', '.join(_grouped(self.fresh))}")
         return "\n".join(lines)
 
 
-def _by_reason(left_out: Mapping[str, str]) -> list[str]:
-    reasons = dict.fromkeys(left_out.values())
-    return [
-        f"{', '.join(_grouped(name for name, why in left_out.items() if why == reason))}: {reason}"
-        for reason in reasons
-    ]
+def _by_value(values: Mapping[str, object], form: str) -> list[str]:
+    """One text per value: the names that have it, grouped, and the value in a form of `str.format`."""
+    texts = []
+    for value in dict.fromkeys(values.values()):
+        names = _grouped(name for name, other in values.items() if other == value)
+        texts.append(f"{', '.join(names)}: {form.format(value)}")
+    return texts
 
 
 def _grouped(names: Iterable[str]) -> list[str]:

@@ -19,6 +19,8 @@ from maskpre.errors import UserError
 State = dict[str, Tensor]
 FULL_CONFIG = "model.yaml"
 WEIGHTS = "model.safetensors"
+# Arguments of timm's models that whoever builds one decides anew.
+POOLING = ("global_pool", "fc_norm", "use_fc_norm")
 
 
 class Source(ABC):
@@ -143,7 +145,8 @@ def _folder(path: Path) -> Source:
     record = json.loads((path / "config.json").read_text())
     if "architecture" not in record:
         raise UserError(f"{path / 'config.json'} names no timm architecture")
-    architecture = Architecture(record["architecture"], record.get("model_args", {}))
+    options = {k: v for k, v in record.get("model_args", {}).items() if k not in POOLING}
+    architecture = Architecture(record["architecture"], options)
     return TimmSource(
         state=read_safetensors(path / WEIGHTS), architecture=architecture, kind="exported encoder"
     )

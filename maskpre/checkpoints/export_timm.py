@@ -1,0 +1,78 @@
+"""An encoder as a folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` understands."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import save_file
+from torch import Tensor
+
+from maskpre.checkpoints.architecture import Options, from_config
+from maskpre.checkpoints.load import load_encoder
+from maskpre.checkpoints.sources import WEIGHTS, OwnSource
+from maskpre.checkpoints.swin_extras import PLAIN_SWIN
+from maskpre.errors import UserError
+
+
+def write_timm(source: OwnSource, folder: Path) -> None:
+    """Write config.json and model.safetensors; UserError for an encoder that timm has no arguments for."""
+    architecture = from_config(source.config["encoder"])
+    if architecture.swin_extras != PLAIN_SWIN:
+        raise UserError(
+            "timm's Swin has neither absolute positions nor a patch embedding without norm "
+            f"({architecture.swin_extras}); use format=full"
+        )
+    state = source.encoder()
+    options = {**architecture.options, **_pooling(state)}
+    net: Any = timm.create_model(architecture.name, num_classes=0, **options)
+    load_encoder(net, state, source=str(folder), kind="export")
+    folder.mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / WEIGHTS)
+    record = {
+        "architecture": architecture.name,
+        "num_classes": 0,
+        "num_features": net.num_features,
+        "global_pool": options["global_pool"],
+        "model_args": options,
+        "pretrained_cfg": _pretrained_cfg(net.pretrained_cfg, source.config, options),
+    }
+    (folder / "config.json").write_text(json.dumps(record, indent=2))
+
+
+def timm_features(folder: Path, pictures: Tensor) -> Tensor:
+    """What timm makes of the folder and the pictures: tokens (b, n, d), prefix tokens first, in float64."""
+    net: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).double().eval()
+    features: Tensor = net.forward_features(pictures)
+    return features.flatten(1, -2)
+
+
+def _pooling(state: Mapping[str, Tensor]) -> Options:
+    """How the model pools unless told otherwise, such that the encoder's last norm stays where it is.
+
+    Behind average pooling timm's ViTs would have another norm.
+    """
+    if "cls_token" in state and "norm.weight" in state:
+        return {"global_pool": "token"}
+    plain_vit = "blocks.0.attn.qkv.bias" in state
+    return {"global_pool": "avg", **({"fc_norm": False} if plain_vit else {})}
+
+
+def _pretrained_cfg(known: Mapping[str, Any], config: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    """What timm's data pipeline must know: size, mean, std; and where the first and last layers are."""
+    size = options["img_size"]
+    return {
+        "tag": "maskpre",
+        "input_size": [options["in_chans"], size, size],
+        "fixed_input_size": True,
+        "interpolation": "bicubic",
+        "crop_pct": known["crop_pct"],
+        "crop_mode": "center",
+        "mean": list(config["inputs"]["mean"]),
+        "std": list(config["inputs"]["std"]),
+        "num_classes": 0,
+        "pool_size": None,
+        "first_conv": known["first_conv"],
+        "classifier": known["classifier"],
+    }
