@@ -1,6 +1,42 @@
-"""Settings every test runs under."""
+"""Settings every test runs under, and a run small enough for tests."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this process renders its few demo pictures."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="session")
+def tiny(demo_cache: Path) -> list[str]:
+    """Overrides that make any experiment a matter of seconds: 96 pictures of 32 x 32, 12 steps of 16."""
+    return [
+        f"data.cache_dir={demo_cache}",
+        "data.image_size=32",
+        "data.num_train=96",
+        "data.num_val=40",
+        "data.batch_size=16",
+        "data.num_workers=0",
+        "encoder.embed_dim=32",
+        "encoder.depth=1",
+        "encoder.num_heads=2",
+        "max_steps=12",
+        "optim.schedule.warmup_epochs=0.5",
+        "trainer.log_every_n_steps=1",
+        "callbacks.probe=null",
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_mae(tiny: list[str]) -> list[str]:
+    """A tiny MAE."""
+    decoder = ["predictor.embed_dim=16", "predictor.depth=1", "predictor.num_heads=2"]
+    return ["experiment=mae", *tiny, *decoder]
