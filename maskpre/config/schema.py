@@ -7,6 +7,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from maskpre.data import PretrainData
+from maskpre.data.packing import Packing
 from maskpre.encoders.base import Encoder
 from maskpre.evaluation.base import Probe
 from maskpre.evaluation.classifier import ClassifierRecipe
@@ -88,7 +89,12 @@ class ProbeSchema:
     run_dir: str | None = None
 
 
-SCHEMAS: Mapping[str, type] = {"train": TrainSchema, "finetune": FinetuneSchema, "probe": ProbeSchema}
+SCHEMAS: Mapping[str, type] = {
+    "train": TrainSchema,
+    "finetune": FinetuneSchema,
+    "probe": ProbeSchema,
+    "prepare": Packing,
+}
 
 # Arguments that the program gives to `_partial_` parts when they meet, and the key to set instead, if any.
 SUPPLIED: Mapping[type, Mapping[str, str]] = {

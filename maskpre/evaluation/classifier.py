@@ -1,0 +1,174 @@
+"""Supervised training of a classifier: fine-tuning, from scratch, or a head on a frozen encoder."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from timm.loss.cross_entropy import SoftTargetCrossEntropy
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from maskpre.callbacks.meter import log_metrics
+from maskpre.data import PretrainData
+from maskpre.data.loader import BatchLoader
+from maskpre.data.transforms import Transform
+from maskpre.errors import UserError
+from maskpre.evaluation.augment import BatchAugment
+from maskpre.evaluation.global_rng import step_seed
+from maskpre.evaluation.result import ProbeResult, count_hits
+from maskpre.inputs import ImageInputs
+from maskpre.optim import OptimRecipe, lambda_lr
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRecipe:
+    """A published way to train a classifier.
+
+    `batch_size` counts samples per optimiser step over all devices. `drop_path_rate` and `global_pool` (None:
+    the architecture's own) describe the network; `head_std` is the deviation of a fresh head's weights,
+    whose bias is zero (None keeps the architecture's initialisation). `clip_grad` bounds the gradient norm;
+    `ema_decay` evaluates a moving average of the weights instead of the weights.
+    """
+
+    optim: OptimRecipe
+    transform: Transform
+    augment: BatchAugment
+    epochs: int
+    batch_size: int
+    drop_path_rate: float = 0.0
+    global_pool: Literal["avg", "token"] | None = None
+    head_std: float | None = None
+    clip_grad: float | None = None
+    ema_decay: float | None = None
+
+    def steps_per_epoch(self, data: PretrainData) -> int:
+        """Optimiser steps in one pass; UserError if the training split is smaller than one batch."""
+        num_samples = len(data.source("train"))
+        if num_samples < self.batch_size:
+            raise UserError(
+                f"recipe.batch_size ({self.batch_size}) must be at most the training samples ({num_samples})"
+            )
+        return num_samples // self.batch_size
+
+
+class Classifier(LightningModule):
+    """Trains `model` (pictures to class scores) on the labelled data, scoring the val split every epoch.
+
+    Every random number of a step depends on `seed`, the rank and the step's number. Logs `val/top1` and
+    `val/top5` in [0, 1]; `result` is the last score. Raises UserError if the data have no labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        data: PretrainData,
+        recipe: ClassifierRecipe,
+        seed: int,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.num_classes = data.num_classes
+        if self.num_classes == 0:
+            raise UserError("the training split has no labels; a classifier needs them")
+        self.model, self.data, self.recipe, self.seed, self.config = model, data, recipe, seed, config
+        self.inputs = ImageInputs(mean=data.mean, std=data.std)
+        self.loss = SoftTargetCrossEntropy()
+        self.ema: ModelEmaV3 | None = None
+        if recipe.ema_decay is not None:
+            self.ema = ModelEmaV3(model, decay=recipe.ema_decay).requires_grad_(False)
+        self.result: ProbeResult | None = None
+        self.best_top1: Tensor
+        self.register_buffer("best_top1", torch.zeros((), dtype=torch.float64))
+        self._counts = torch.zeros(3, dtype=torch.int64)
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that is evaluated: the moving average if there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def train_dataloader(self) -> BatchLoader:
+        """Micro-batches of this rank from the trainer's current step on."""
+        trainer = self.trainer
+        return self.data.train_loader(
+            num_steps=trainer.max_steps,
+            start_step=trainer.global_step,
+            micro_batches=trainer.accumulate_grad_batches,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            transform=self.recipe.transform,
+            batch_size=self.recipe.batch_size,
+        )
+
+    def val_dataloader(self) -> BatchLoader:
+        """The val split, shared among the ranks."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return self.data.eval_loader("val", batch_size=self.recipe.batch_size, rank=rank, world=world)
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Seed the generator that stochastic depth draws from, so that a resumed step repeats."""
+        torch.manual_seed(step_seed(self.seed, self.global_rank, batch_idx))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Soft-target cross-entropy of the augmented batch."""
+        images, targets = self.recipe.augment(
+            self.inputs.normalize(batch["image"]),
+            batch["label"],
+            num_classes=self.num_classes,
+            seed=step_seed(self.seed, self.global_rank, batch_idx),
+        )
+        loss: Tensor = self.loss(self.model(images), targets)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Move the average after each optimiser step."""
+        if self.ema is not None and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self.ema.update(self.model, step=self.global_step)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self._counts.zero_()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count hits; each sample counts once."""
+        scores = self.scored(self.inputs.normalize(batch["image"]))
+        top1, top5 = count_hits(scores, batch["label"])
+        self._counts += torch.tensor([top1, top5, len(scores)])
+
+    def on_validation_epoch_end(self) -> None:
+        """Accuracies over all ranks."""
+        counts = self._counts.to(self.device)
+        top1, top5, total = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        self.best_top1.clamp_(min=top1 / total)
+        details = {"best_top1": self.best_top1.item()}
+        self.result = ProbeResult(top1=top1 / total, top5=top5 / total, details=details)
+        scores = {"val/top1": self.result.top1, "val/top5": self.result.top5}
+        self.log_dict(scores, logger=False)
+        log_metrics(self.trainer, scores)
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser over what is trainable, and its schedule per optimiser step."""
+        optimizer, curve = self.recipe.optim.build(
+            self.model.named_parameters(),
+            effective_batch=self.recipe.batch_size,
+            total_steps=self.trainer.max_steps,
+            steps_per_epoch=self.recipe.steps_per_epoch(self.data),
+        )
+        scheduler = lambda_lr(optimizer, curve)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the recipe says; Lightning refuses a trainer that is set to something else."""
+        limit = gradient_clip_val if self.recipe.clip_grad is None else self.recipe.clip_grad
+        self.clip_gradients(optimizer, limit, gradient_clip_algorithm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the configuration beside the weights."""
+        checkpoint["config"] = self.config
