@@ -1,0 +1,110 @@
+"""What the default demo runs learn: probes and fine-tuning of pretrained, untrained and from-scratch encoders.
+
+Usage: python scripts/demo_table.py [--systems mae colormae simmim] [--seeds 0 1 2] [--jobs 2] [--out DIR]
+
+Every cell is a command of the package; its output is kept under --out, and what is there is not run again.
+Writes table.md (mean and spread over the seeds, in percent) and table.json (every measurement).
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# Fine-tuning uses a fifth of the labels: with all of them, training from scratch needs no pretraining.
+FEW_LABELS = ("data.num_train=4000", "data.num_val=2000")
+COLUMNS = ("linear", "attentive", "fine-tuned")
+
+
+def run(command: list[str], output: Path, threads: int) -> str:
+    """The command's output, from an earlier run if there is one."""
+    if not output.exists():
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, env=env)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+        seconds = time.monotonic() - start
+        output.with_suffix(".partial").write_text(f"{done.stdout}\nseconds {seconds:.0f}\n")
+        output.with_suffix(".partial").rename(output)
+    return output.read_text()
+
+
+def top1(text: str) -> float:
+    """The accuracy a probe or a fine-tuning printed, in percent."""
+    found = re.search(r"^top-1 ([\d.]+)%", text, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"no accuracy in the output:\n{text}")
+    return float(found.group(1))
+
+
+def linear_probes(folder: Path) -> tuple[float, float]:
+    """Accuracies of the linear probe before the first and after the last step, in percent."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        values = [100 * float(row["probe/linear"]) for row in csv.DictReader(file) if row["probe/linear"]]
+    return values[0], values[-1]
+
+
+def measure(system: str, seed: int, out: Path, threads: int) -> dict[str, dict[str, float]]:
+    """All cells of one system and seed."""
+    folder = out / f"{system}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    workers = "data.num_workers=0"
+    common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", workers]
+    run(["maskpre.train", f"experiment={system}", *common], folder / "pretrain.txt", threads)
+    untrained, pretrained = linear_probes(folder / "pretrain")
+    cells = {"untrained": {"linear": untrained}, "pretrained": {"linear": pretrained}}
+    source = [f"checkpoint={folder / 'pretrain/checkpoints/last.ckpt'}", f"seed={seed}", workers]
+    for row, start in (("untrained", "scratch"), ("pretrained", "checkpoint")):
+        probe = ["maskpre.probe", "probe=attentive", f"start={start}", *source, "max_train=10000"]
+        cells[row]["attentive"] = top1(run(probe, folder / f"attentive-{start}.txt", threads))
+        tune = ["maskpre.finetune", f"start={start}", *source, *FEW_LABELS]
+        tune.append(f"run_dir={folder / f'finetune-{start}'}")
+        cells[row]["fine-tuned"] = top1(run(tune, folder / f"finetune-{start}.txt", threads))
+    return cells
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
+
+
+def markdown(results: dict[str, list[dict[str, dict[str, float]]]]) -> str:
+    """The table: a line for each system and start."""
+    lines = ["| system | encoder | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
+    for system, runs in results.items():
+        for row in ("untrained", "pretrained"):
+            cells = [spread([cell[row][column] for cell in runs]) for column in COLUMNS]
+            lines.append(f"| {system} | {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--systems", nargs="+", default=["mae", "colormae", "simmim"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side; the cores are shared out")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo_table"))
+    args = parser.parse_args()
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    pairs = [(system, seed) for seed in args.seeds for system in args.systems]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        cells = pool.map(lambda pair: measure(*pair, args.out.absolute(), threads), pairs)
+        measured = dict(zip(pairs, cells, strict=True))
+    results = {system: [measured[system, seed] for seed in args.seeds] for system in args.systems}
+    (args.out / "table.json").write_text(json.dumps(results, indent=1))
+    (args.out / "table.md").write_text(markdown(results))
+    print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()
