@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
+from maskpre.checkpoints.formats import ExportFormat
 from maskpre.data import PretrainData
 from maskpre.data.packing import Packing
 from maskpre.encoders.base import Encoder
@@ -89,11 +90,33 @@ class ProbeSchema:
     run_dir: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportSchema:
+    """What to export, where to, and how."""
+
+    checkpoint: str
+    out: str
+    format: ExportFormat = "timm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualizeSchema:
+    """What to draw; `images` None takes the data set's own."""
+
+    checkpoint: str
+    images: str | list[str] | None = None
+    out: str = "reconstruction.png"
+    num: int = 8
+    seed: int = 0
+
+
 SCHEMAS: Mapping[str, type] = {
     "train": TrainSchema,
     "finetune": FinetuneSchema,
     "probe": ProbeSchema,
     "prepare": Packing,
+    "export": ExportSchema,
+    "visualize": VisualizeSchema,
 }
 
 # Arguments that the program gives to `_partial_` parts when they meet, and the key to set instead, if any.
