@@ -1,0 +1,87 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SMALL = [
+    "data.image_size=32",
+    "encoder.embed_dim=24",
+    "encoder.depth=2",
+    "encoder.num_heads=3",
+    "predictor.embed_dim=16",
+    "predictor.depth=2",
+    "predictor.num_heads=2",
+    "--batch=3",
+    f"--threads={torch.get_num_threads()}",
+]
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = Path(__file__).parents[2] / "scripts" / "benchmark_step.py"
+    spec = importlib.util.spec_from_file_location("benchmark_step", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_both_sides_learn_the_same(script):
+    args = script.parse(["experiment=mae", *SMALL])
+    cfg, sides, comparable = script.build(args, script.SIDES)
+    assert comparable
+    batch = next(script.batches(cfg, args))
+    uniform = torch.rand(3, 16)
+    ours, theirs = (sides[name].loss(batch, uniform) for name in script.SIDES)
+    torch.testing.assert_close(ours, theirs)
+    (ours + theirs).backward()
+    model, book = (sides[name].model for name in script.SIDES)
+    grads = {name: weight.grad for name, weight in book.named_parameters() if weight.requires_grad}
+    for prefix, part in (("", model.encoder), ("decoder_", model.predictors["main"])):
+        for name, weight in part.named_parameters():
+            if weight.requires_grad:
+                other = grads.pop(name if name == "mask_token" else prefix + name)
+                torch.testing.assert_close(weight.grad, other, rtol=1e-4, atol=1e-6)
+    assert not grads
+
+
+def test_size_replaces_the_small_encoder_and_decoder(script):
+    cfg = script.configure(
+        script.parse(["experiment=mae", "--size", "vit_tiny_patch16_224", "--image", "96"])
+    )
+    model = script.build_model(cfg)
+    assert model.encoder.spec.grid.shape == (6, 6)
+    assert (model.encoder.spec.embed_dim, len(model.encoder.blocks)) == (192, 12)
+    book = script.textbook_beside(model, "vit_tiny_patch16_224")
+    assert (book.sizes.decoder_width, book.sizes.decoder_depth, book.sizes.decoder_heads) == (512, 8, 16)
+
+
+def test_unequal_work_is_refused(script):
+    args = script.parse(["experiment=mae", *SMALL])
+    cfg, sides, _ = script.build(args, script.SIDES)
+    with torch.no_grad():
+        sides["textbook"].model.decoder_pred.bias += 1
+    with pytest.raises(SystemExit, match=r"the sides don't do the same work: loss \d"):
+        script.check_equal_work(sides, next(script.batches(cfg, args)))
+
+
+@pytest.mark.parametrize(
+    ("masking", "first_line"),
+    [("random", "same weights, same mask: loss"), ("blocks", "another system than the reference")],
+)
+def test_prints_a_table(script, capsys, masking, first_line):
+    script.main(["experiment=mae", f"masking={masking}", *SMALL, "--rounds=1", "--no-memory"])
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1].startswith(first_line)
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
+    assert float(rows["maskpre"][0]) > 0
+    assert rows["textbook"][2] == "-"
+    assert "images/s ratio, median of 1 pairs:" in printed
+
+
+def test_memory_is_that_of_one_side(script):
+    args = script.parse(["experiment=mae", *SMALL, "--side=textbook"])
+    assert 50 < script.peak_here(args) < 50_000
