@@ -13,6 +13,10 @@ from maskpre.config.expected import Annotation
 from maskpre.nearest import did_you_mean
 
 
+class NoTargetError(LookupError):
+    """A `_target_` that names nothing, or nothing that can be called."""
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Annotations of what can be given by name, and which of it must be; `more` if any other name can too."""
@@ -47,8 +51,8 @@ def product_of(target: Callable[..., Any]) -> Any:
 def locate(path: str) -> Callable[..., Any]:
     """Import what a dotted path names.
 
-    Raises ImportError, with the nearest name that exists, if there is no such thing or it can't be called.
-    What a module that exists raises while it is imported passes through.
+    Raises NoTargetError, with the nearest name that exists, if there is no such thing or it can't be called.
+    What a module raises while it is imported passes through.
     """
     first, *rest = path.split(".")
     found: Any = _module(first)
@@ -56,17 +60,17 @@ def locate(path: str) -> Callable[..., Any]:
         owner = ".".join([first, *rest[: depth - 1]])
         if not hasattr(found, name):
             if not hasattr(found, "__path__") or find_spec(f"{owner}.{name}") is None:
-                raise ImportError(f"{owner} has no {name!r}{did_you_mean(name, _members(found))}")
+                raise NoTargetError(f"{owner} has no {name!r}{did_you_mean(name, _members(found))}")
             import_module(f"{owner}.{name}")
         found = getattr(found, name)
     if not callable(found):
-        raise ImportError(f"{path} is a {type(found).__name__}, not a class or function")
+        raise NoTargetError(f"{path} is a {type(found).__name__}, not a class or function")
     return found
 
 
 def _module(name: str) -> ModuleType:
     if not name or find_spec(name) is None:
-        raise ImportError(f"there is no package {name!r}")
+        raise NoTargetError(f"there is no package {name!r}")
     return import_module(name)
 
 

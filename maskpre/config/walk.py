@@ -1,6 +1,7 @@
 """Holding every node of a configuration against the signature of what it names. Nothing is built."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from maskpre.config.expected import (
     values_of,
 )
 from maskpre.config.schema import SUPPLIED
-from maskpre.config.target import Arguments, arguments_of, locate, product_of
+from maskpre.config.target import Arguments, NoTargetError, arguments_of, locate, product_of
 from maskpre.errors import Problem
 from maskpre.nearest import did_you_mean
 
@@ -105,7 +106,8 @@ class Walker:
             yield Problem(path, f"{text} can't be resolved: {str(error).splitlines()[0]}{hint}")
             return
         if isinstance(value, DictConfig) and "_target_" in value:
-            yield from self._kind(value, path, annotation)
+            with suppress(NoTargetError):
+                yield from self._kind(value, path, annotation)
         elif not isinstance(value, Node):
             yield from self._scalar(value, path, annotation)
 
@@ -144,12 +146,16 @@ class Walker:
             yield from self._entry(node, key, join(path, key), values_of(kinds[0]) or Any)
 
     def _component(self, node: DictConfig, path: str, annotation: Annotation) -> Iterator[Problem]:
-        """Check kind and arguments of what `_target_` names."""
-        problems = list(self._kind(node, path, annotation))
-        yield from problems
-        if problems:
+        """Check that `_target_` exists, its kind and its arguments."""
+        try:
+            target = locate(str(node["_target_"]))
+        except NoTargetError as error:
+            yield Problem(join(path, "_target_"), str(error))
             return
-        target = locate(node["_target_"])
+        problems = list(self._kind(node, path, annotation))
+        if problems:
+            yield from problems
+            return
         takes = arguments_of(target)
         supplied = _supplied(product_of(target), takes)
         owner = node["_target_"].rpartition(".")[2]
@@ -159,12 +165,8 @@ class Walker:
         yield from self.arguments(node, path, owner, takes, supplied)
 
     def _kind(self, node: DictConfig, path: str, annotation: Annotation) -> Iterator[Problem]:
-        """Check that `_target_` exists and makes what the place needs."""
-        try:
-            product = product_of(locate(node["_target_"]))
-        except (ImportError, OmegaConfBaseException) as error:
-            yield Problem(join(path, "_target_"), str(error))
-            return
+        """Check that `_target_` makes what the place needs."""
+        product = product_of(locate(node["_target_"]))
         kinds = alternatives(annotation)
         if not is_component(product) or not all(one is type(None) or _is_nominal(one) for one in kinds):
             return
