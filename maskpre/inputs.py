@@ -16,12 +16,19 @@ class Inputs(nn.Module, ABC):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The views of a batch."""
 
+    @abstractmethod
+    def to_picture(self, name: str, view: Tensor) -> Tensor:
+        """A view as uint8 pixels (b, c, h, w); ValueError if the view `name` is no picture."""
+
 
 class ImageInputs(Inputs):
     """One view, "image": pixels / 255, minus the mean, over the standard deviation, per channel.
 
     Runs on the device. A floating-point picture is taken as normalised already.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -47,3 +54,7 @@ class ImageInputs(Inputs):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The views of a batch."""
         return {"image": self.normalize(batch["image"])}
+
+    def to_picture(self, name: str, view: Tensor) -> Tensor:
+        """The inverse of `normalize`, cut off to 0..255."""
+        return ((view - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)

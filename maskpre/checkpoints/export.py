@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskpre.build import build_model
 from maskpre.checkpoints.export_timm import timm_features, write_timm
+from maskpre.checkpoints.formats import ExportFormat
 from maskpre.checkpoints.load import load_into, load_model, open_model, restore
 from maskpre.checkpoints.names_mae import official_keys
 from maskpre.checkpoints.save import atomic_save
@@ -35,14 +36,12 @@ class Format:
     features: Callable[[OwnSource, Path, Tensor], Tensor]
 
 
-def export(checkpoint: str, out: str, format: str) -> float:
+def export(checkpoint: str, out: str, format: ExportFormat) -> float:
     """Write the model of a checkpoint to `out`, read it back, and compare features on random pictures.
 
     Returns the largest difference, computed in float64. Raises UserError, leaving nothing behind, if `out`
     exists, the format can't hold the model, or the difference is above 1e-5.
     """
-    if format not in FORMATS:
-        raise UserError(f"format {format!r} is unknown; choose from {', '.join(FORMATS)}")
     target = Path(out)
     if target.exists():
         raise UserError(f"{out} exists already; choose another out")
@@ -118,7 +117,7 @@ def _mae_features(source: OwnSource, file: Path, pictures: Tensor) -> Tensor:
     return encoder_features(model.encoder, pictures)
 
 
-FORMATS: Mapping[str, Format] = {
+FORMATS: Mapping[ExportFormat, Format] = {
     "timm": Format(write_timm, lambda source, folder, pictures: timm_features(folder, pictures)),
     "full": Format(
         write_full,

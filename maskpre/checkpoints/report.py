@@ -1,10 +1,12 @@
 """What became of the tensors of a checkpoint."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 Shape = tuple[int, ...]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,26 +28,37 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.kind}): {len(self.loaded)} tensors loaded"]
-        lines += [f"  resized   {text}" for text in _by_value(self.resized, "{0[0]} -> {0[1]}")]
-        lines += [f"  copied    {text}" for text in _grouped(self.copied)]
-        lines += [f"  left out  {text}" for text in _by_value(self.left_out, "{0}")]
+        for (old, new), names in _by_value(self.resized).items():
+            lines.append(f"  resized   {_list(names, _numberless)}: {old} -> {new}")
+        if self.copied:
+            lines.append(f"  copied    {_list(self.copied, _numberless)}")
+        for reason, names in _by_value(self.left_out).items():
+            lines.append(f"  left out  {_list(names, _first_part)}: {reason}")
         if self.fresh:
-            lines.append(f"  fresh     {', '.join(_grouped(self.fresh))}")
+            lines.append(f"  fresh     {_list(self.fresh, _first_part)}")
         return "\n".join(lines)
 
 
-def _by_value(values: Mapping[str, object], form: str) -> list[str]:
-    """One text per value: the names that have it, grouped, and the value in a form of `str.format`."""
-    texts = []
-    for value in dict.fromkeys(values.values()):
-        names = _grouped(name for name, other in values.items() if other == value)
-        texts.append(f"{', '.join(names)}: {form.format(value)}")
-    return texts
+def _by_value(values: Mapping[str, Value]) -> dict[Value, list[str]]:
+    """The names that have each value."""
+    names: dict[Value, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    return names
 
 
-def _grouped(names: Iterable[str]) -> list[str]:
-    """Names by their first part, with counts: blocks.* (24)."""
-    names = list(names)
-    counts = Counter(name.partition(".")[0] for name in names)
-    first = {name.partition(".")[0]: name for name in reversed(names)}
-    return [first[part] if count == 1 else f"{part}.* ({count})" for part, count in counts.items()]
+def _numberless(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.)", ".*", name)
+
+
+def _first_part(name: str) -> str:
+    first, dot, _ = name.partition(".")
+    return f"{first}.*" if dot else first
+
+
+def _list(names: Sequence[str], group: Callable[[str], str]) -> str:
+    """Names on one line; several that `group` maps to the same text are counted: blocks.* (24)."""
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(group(name), []).append(name)
+    return ", ".join(own[0] if len(own) == 1 else f"{text} ({len(own)})" for text, own in members.items())

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from maskpre.checkpoints.read import read_torch
+from maskpre.data.files import atomic_path
 from maskpre.errors import UserError
 
 PathLike = str | os.PathLike[str]
@@ -40,23 +40,16 @@ def atomic_write(path: PathLike, write: Callable[[IO[bytes]], object], *, needed
     is untouched, and UserError names the path, the free and the `needed` bytes.
     """
     target = Path(path)
-    beside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with atomic_path(target) as beside, beside.open("wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
         _sync_folder(target.parent)
     except (OSError, RuntimeError) as error:
         cause = _system_error(error)
         if cause is None:
             raise
-        beside.unlink(missing_ok=True)
         raise UserError(_explain(target, cause, needed)) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def atomic_save(obj: Any, path: PathLike) -> None:

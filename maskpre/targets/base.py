@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from maskpre.types import Grid, Located, Step
 
@@ -18,3 +19,16 @@ class Target(nn.Module, ABC):
     @abstractmethod
     def forward(self, step: Step) -> Located:
         """The values for the batch of this step."""
+
+
+class PictureTarget(Target):
+    """A target whose values can be turned back into a picture: the one that the step has as `view`."""
+
+    view: str
+
+    @abstractmethod
+    def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c h w"]:
+        """The picture that values at all cells, in raster order, stand for, in the scale of the view.
+
+        Statistics that the target took out are those of the step's own picture.
+        """

@@ -1,28 +1,42 @@
 """The picture itself as a target."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maskpre.ops.patchify import patchify
-from maskpre.targets.base import Target
+from maskpre.ops.patchify import patchify, unpatchify
+from maskpre.targets.base import PictureTarget
 from maskpre.types import Grid, Located, Step
 
 Normalize = Literal["none", "patch", "window"]
+EPS = 1e-6
 
 
-def normalize_patches(patches: Float[Tensor, "b l k"], eps: float = 1e-6) -> Float[Tensor, "b l k"]:
-    """Each patch minus its mean, over its unbiased standard deviation (MAE, He et al. 2022, section 3)."""
+class Statistics(NamedTuple):
+    """What a normalisation takes out of a picture."""
+
+    mean: Tensor
+    std: Tensor
+
+    def remove(self, values: Tensor) -> Tensor:
+        """Values without them."""
+        return (values - self.mean) / self.std
+
+    def restore(self, values: Tensor) -> Tensor:
+        """The inverse of `remove`."""
+        return values * self.std + self.mean
+
+
+def patch_statistics(patches: Float[Tensor, "b l k"]) -> Statistics:
+    """Mean and unbiased standard deviation of each patch (MAE, He et al. 2022, section 3)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return (patches - mean) / (variance + eps).sqrt()
+    return Statistics(mean, (variance + EPS).sqrt())
 
 
-def normalize_window(
-    image: Float[Tensor, "b c h w"], window: int, eps: float = 1e-6
-) -> Float[Tensor, "b c h w"]:
-    """Each pixel standardised by the pixels of a `window` x `window` square round it, per channel.
+def window_statistics(image: Float[Tensor, "b c h w"], window: int) -> Statistics:
+    """Mean and deviation of the pixels of a `window` x `window` square round each pixel, per channel.
 
     The unbiased variance over the pixels of the square that lie inside the picture; the way SimMIM's
     authors normalise targets in later runs (Xie et al. 2023, "On Data Scaling in MIM").
@@ -33,10 +47,10 @@ def normalize_window(
     inside = nn.functional.avg_pool2d(ones, window, stride=1, padding=window // 2) * window**2
     mean, square = pool(image), pool(image**2)
     variance = ((square - mean**2) * inside / (inside - 1)).clamp(min=0)
-    return (image - mean) / (variance + eps).sqrt()
+    return Statistics(mean, (variance + EPS).sqrt())
 
 
-class PixelTarget(Target):
+class PixelTarget(PictureTarget):
     """Pixels of every patch, in the order (row, column, channel).
 
     `normalize`: "none" leaves the normalised picture as it is, "patch" standardises each patch with its own
@@ -61,6 +75,18 @@ class PixelTarget(Target):
         """The patches of the step's view."""
         image = step.views[self.view]
         if self.normalize == "window":
-            image = normalize_window(image, self.window)
+            image = window_statistics(image, self.window).remove(image)
         patches = patchify(image, self.grid)
-        return Located(normalize_patches(patches) if self.normalize == "patch" else patches, self.grid)
+        if self.normalize == "patch":
+            patches = patch_statistics(patches).remove(patches)
+        return Located(patches, self.grid)
+
+    def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c h w"]:
+        """See `PictureTarget.to_image`."""
+        image = step.views[self.view]
+        if self.normalize == "patch":
+            values = patch_statistics(patchify(image, self.grid)).restore(values)
+        picture = unpatchify(values, self.grid)
+        return (
+            window_statistics(image, self.window).restore(picture) if self.normalize == "window" else picture
+        )
