@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from maskpre.config.compose import compose, usable
 from maskpre.config.help import help_text
-from maskpre.config.library import CONFIG_DIR, open_library
+from maskpre.config.library import CONFIG_DIR, Library
 from maskpre.errors import ConfigError, Problem, UserError
 
 Main = Callable[[DictConfig], None]
@@ -64,9 +64,9 @@ def _check(args: Namespace, config_name: str, folders: list[Path]) -> None:
 
 def _hydra_arguments(argv: list[str], args: Namespace, config_name: str, folders: list[Path]) -> list[str]:
     """Arguments for Hydra: its flags, our settings, and the user's overrides, which win, in one place."""
-    with open_library(config_name, folders) as library:
-        lines, _, _ = usable(args.overrides, library)
-        ours = [f"hydra.job.name={config_name}", *_QUIET, *library.search_path]
+    library = Library(folders)
+    lines, _, _ = usable(args.overrides, library)
+    ours = [f"hydra.job.name={config_name}", *_QUIET, *library.search_path]
     used = (*args.overrides, "--config-dir", args.config_dir)
     flags = [argument for argument in argv if argument not in used]
     return [*flags, "--", *ours, *lines]

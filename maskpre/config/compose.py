@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from maskpre.config.library import Library, open_library
+from maskpre.config.library import Library, hydra_at_configs, loaded_files
 from maskpre.config.origin import Origins
 from maskpre.config.validate import find_problems
 from maskpre.errors import ConfigError, Problem, UserError
@@ -67,12 +67,13 @@ def compose(
     right, and where it was set. What Hydra itself can't read is a UserError with Hydra's message.
     """
     try:
-        with open_library(config_name, folders) as library:
+        library = Library(folders)
+        with hydra_at_configs():
             lines, kept, wrong = usable(overrides, library)
             cfg = hydra_compose(config_name, overrides=[*library.search_path, *lines])
             found = find_problems(cfg, config_name)
             if wrong or found:
-                origins = Origins(kept, library.loaded_files(lines))
+                origins = Origins(kept, loaded_files(config_name, lines, library))
                 located = [replace(problem, origin=origins.where(problem.path)) for problem in found]
                 raise ConfigError([*wrong, *located])
             return cfg

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskpre.config.library import Library, open_library
+from maskpre.config.library import CONFIG_DIR, Library
 from maskpre.config.schema import SCHEMAS
 from maskpre.config.target import arguments_of
 
@@ -32,22 +32,24 @@ def _describe_group(group: str, options: Sequence[str], library: Library) -> str
 
 def help_text(config_name: str, summary: str, folders: Sequence[Path] = ()) -> str:
     """What a command does, the groups to choose from, and the keys of its configuration."""
-    with open_library(config_name, folders) as library:
-        keys = {*arguments_of(SCHEMAS[config_name]).annotations, "experiment", "debug"}
-        groups = {group: library.options(group) for group in library.groups() if group in keys}
-        choices = [_describe_group(group, options, library) for group, options in groups.items() if options]
-        file = library.find(config_name)
-        assert file is not None
-    _, _, text = file.read_text().partition("\n\n")
-    listed = "\n".join(choices)
+    library = Library(folders)
+    names = ["experiment", *arguments_of(SCHEMAS[config_name]).annotations, "debug"]
+    groups = {name: options for name in names if (options := library.options(name))}
+    listed = "\n".join(_describe_group(group, options, library) for group, options in groups.items())
+    header, _, keys = (CONFIG_DIR / f"{config_name}.yaml").read_text().partition("defaults:\n")
+    examples = "\n".join(line.lstrip("#") for line in header.splitlines() if line.startswith("#   "))
+    keys = keys.partition("\n\n")[2]
     return f"""{summary.strip()}
 
 python -m maskpre.{config_name} [GROUP=CHOICE ...] [KEY=VALUE ...]
+
+Examples:
+{examples}
 
 Choices:
 {listed}
 
 Keys (those of the parts chosen are in their files, or in --cfg job):
-{text.strip()}
+{keys.strip()}
 
 {_FLAGS}"""

@@ -21,7 +21,7 @@ def _key_lines(node: yaml.Node | None, path: str = "") -> Iterator[tuple[str, in
 
 @dataclass(frozen=True)
 class Origins:
-    """Overrides, and files (see `Library.loaded_files`), that a configuration was composed from.
+    """Overrides, and files (see `loaded_files`), that a configuration was composed from.
 
     Later files win over earlier ones.
     """
