@@ -16,19 +16,25 @@ from maskpre.ops.noise import KeyedNoise
 from maskpre.types import Step
 
 
+def _is_finite(output: Any) -> bool:
+    tensor = getattr(output, "tokens", output)
+    return not isinstance(tensor, Tensor) or bool(tensor.isfinite().all())
+
+
 class FirstNonFinite:
-    """Notes the first submodule whose output is not finite, in order of execution."""
+    """Notes the first part whose weights, or else whose output, are not finite, in order of execution."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.found: str | None = None
+        bad = [name for name, tensor in model.state_dict().items() if not _is_finite(tensor)]
+        self.found: str | None = f"the weights {bad[0]}" if bad else None
         for name, module in model.named_modules():
-            if name and not list(module.children()):
+            if name:
                 module.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Any:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if self.found is None and isinstance(output, Tensor) and not bool(output.isfinite().all()):
-                self.found = name
+            if self.found is None and not _is_finite(output):
+                self.found = f"the output of {name}"
 
         return look
 
@@ -54,7 +60,8 @@ def replay(path: Path) -> tuple[Step, str | None]:
 
 
 def _first_bad_gradient(model: nn.Module) -> str | None:
-    for name, parameter in model.named_parameters():
+    # The parameters next to the loss come last, and their gradients are computed first.
+    for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
             return f"the gradient of {name}"
     return None

@@ -1,5 +1,7 @@
 """From a configuration to Lightning's three: trainer, module and data."""
 
+import logging
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,12 +12,23 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from maskpre.build import build_model
+from maskpre.checkpoints.load import load_into
 from maskpre.checkpoints.save import AtomicCheckpointIO
 from maskpre.data.module import PretrainData
 from maskpre.errors import UserError
 from maskpre.module import PretrainModule
 from maskpre.optim import OptimRecipe, lambda_lr
 from maskpre.run_folder import RunFolder
+
+
+# What Lightning says at every start and no user can act on.
+_NOISE = (r"`isinstance\(treespec", r"`weights_only` was not set", r"The `srun` command is available")
+
+
+def _quiet_lightning() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 @dataclass(frozen=True)
@@ -58,13 +71,17 @@ def build_optimizer(
 
 def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
     """Build all parts of a pretraining run. The weights depend on `seed` only."""
+    _quiet_lightning()
     data: PretrainData = instantiate(cfg.data)
     data.prepare_data()
     total_steps = count_steps(cfg, data)
     torch.manual_seed(cfg.seed)
+    model = build_model(cfg)
+    if cfg.init_from is not None:
+        print(load_into(model, cfg.init_from))
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     module = PretrainModule(
-        model=build_model(cfg),
+        model=model,
         build_optimizer=partial(
             build_optimizer, recipe=instantiate(cfg.optim), data=data, total_steps=total_steps
         ),

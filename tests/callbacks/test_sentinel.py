@@ -1,0 +1,87 @@
+"""A run that goes bad stops, says why, and can be examined."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from maskpre.callbacks.sentinel import NonFiniteGuard, NonFiniteLoss
+from maskpre.checkpoints.read import read_torch
+from maskpre.config import compose
+from maskpre.losses.base import LossTerm
+from maskpre.losses.mse import MeanSquaredError
+from maskpre.replay import main as replay
+from maskpre.run_folder import RunFolder, open_run_folder
+from maskpre.training import Training, build_training
+
+
+class BadAt(MeanSquaredError):
+    """A mean squared error that is not a number in chosen calls."""
+
+    def __init__(self, *, calls: list[int]) -> None:
+        super().__init__()
+        self.bad_calls, self.calls = set(calls), 0
+
+    def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None) -> LossTerm:
+        value, per_token = super().forward(prediction, target, weight)
+        self.calls += 1
+        return LossTerm(value * float("nan") if self.calls in self.bad_calls else value, per_token)
+
+
+def prepare(
+    tiny_mae: list[str], folder: Path, *, bad: list[int], tolerate: int
+) -> tuple[Training, RunFolder]:
+    run = open_run_folder(compose([*tiny_mae, f"run_dir={folder}", f"callbacks.guard.tolerate={tolerate}"]))
+    training = build_training(compose([*tiny_mae, f"callbacks.guard.tolerate={tolerate}"]), run)
+    training.module.model.objectives["main"].loss = BadAt(calls=bad)
+    return training, run
+
+
+def test_a_loss_that_is_no_number_stops_with_step_samples_and_dump(
+    tiny_mae: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, run = prepare(tiny_mae, tmp_path, bad=[4], tolerate=0)
+    with pytest.raises(NonFiniteLoss, match=r"not finite in step 4 .*samples .*maskpre\.replay"):
+        training.trainer.fit(training.module, datamodule=training.data)
+    dump = run.path / "nonfinite/step-4-rank-0.pt"
+    content = read_torch(dump)
+    assert len(content["keys"]) == len(content["batch"]["index"]) == 16
+    assert all(value.isfinite().all() for value in content["state_dict"].values())
+    assert replay([str(dump)]) == 0
+    assert content["keys"][0] in capsys.readouterr().out
+
+
+def test_a_tolerated_step_leaves_weights_and_moments_alone(tiny_mae: list[str], tmp_path: Path) -> None:
+    training, _ = prepare(tiny_mae, tmp_path, bad=[3], tolerate=1)
+    training.trainer.fit(training.module, datamodule=training.data)
+    guard = next(c for c in training.trainer.callbacks if isinstance(c, NonFiniteGuard))
+    assert guard.skipped == 1
+    assert all(p.isfinite().all() for p in training.module.parameters())
+    counts = {int(state["step"]) for state in training.trainer.optimizers[0].state.values()}
+    assert counts == {training.trainer.global_step - 1}
+
+
+def test_replay_names_what_went_wrong_first(
+    tiny_mae: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, run = prepare(tiny_mae, tmp_path, bad=[2], tolerate=0)
+    with pytest.raises(NonFiniteLoss):
+        training.trainer.fit(training.module, datamodule=training.data)
+    dump = run.path / "nonfinite/step-2-rank-0.pt"
+    content = torch.load(dump, weights_only=True)
+    content["state_dict"]["predictors.main.pred.weight"].fill_(float("inf"))
+    torch.save(content, dump)
+    assert replay([str(dump)]) == 1
+    assert "first thing not finite: the weights predictors.main.pred.weight" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_dump_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"batch": {}}, tmp_path / "x.pt")
+    assert replay([str(tmp_path / "x.pt")]) == 2
+    assert "x.pt is no dump of a training step: it lacks" in capsys.readouterr().err
+
+
+def test_tolerating_less_than_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tolerate must be at least 0"):
+        NonFiniteGuard(folder=RunFolder(tmp_path), tolerate=-1)
