@@ -6,7 +6,7 @@ from torch import nn
 
 from maskpre.encoders.base import EncoderSpec
 from maskpre.predictors.base import Predictor
-from maskpre.types import Encoded, Located, MaskPlan, Step, align
+from maskpre.types import Encoded, Located, MaskPlan, Step, gather_tokens
 
 
 class LinearPredictor(Predictor):
@@ -24,7 +24,8 @@ class LinearPredictor(Predictor):
 
     def forward(self, encoded: Encoded, plan: MaskPlan, step: Step) -> Located:
         """Project the tokens of the region only."""
-        ids = plan.ids(self.region, encoded.grid) if encoded.ids is None else encoded.ids
-        wanted = Located(encoded.tokens, encoded.grid, ids)
-        covers = self.region if encoded.ids is None and ids is not None else encoded.covers
-        return Located(self.pred(align(encoded, like=wanted)), encoded.grid, ids, covers)
+        tokens, ids, covers = encoded.tokens, encoded.ids, encoded.covers
+        chosen = plan.ids(self.region, encoded.grid) if ids is None else None
+        if chosen is not None:
+            tokens, ids, covers = gather_tokens(tokens, chosen), chosen, self.region
+        return Located(self.pred(tokens), encoded.grid, ids, covers)

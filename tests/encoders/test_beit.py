@@ -30,11 +30,12 @@ def stir(encoder):
 @pytest.mark.parametrize("region", ["masked", "all"])
 def test_loss_latent_and_gradients_are_the_official_ones(golden, check_golden, region):
     case = golden("vit_shared_rpb")
-    sizes = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "init_values")
+    sizes = ("patch_size", "embed_dim", "depth", "num_heads", "init_values")
     encoder = BeitViT(
         name=NAME,
         img_size=case.sizes["img_size"],
         **{key: case.sizes["encoder"][key] for key in sizes},
+        mlp_ratio=float(case.sizes["encoder"]["mlp_ratio"]),
         rel_pos="shared",
     )
     step = check_golden(case, encoder, region)
@@ -79,7 +80,7 @@ def test_pooled_norm_is_left_to_the_head():
 
 @pytest.mark.parametrize("rel_pos", list(TABLES))
 @pytest.mark.parametrize("position", ["none", "learned"])
-def test_dropping_is_attention_among_the_visible(random_plan, monkeypatch, rel_pos, position):
+def test_dropping_is_attention_among_the_visible(random_plan, rel_pos, position):
     encoder = stir(BeitViT(**SMALL, rel_pos=rel_pos, position=position, hidden="drop")).double().eval()
     plan = random_plan(encoder.spec.grid, batch=3, num_visible=11)
     x = torch.randn(3, 3, 24, 24, dtype=torch.float64)
