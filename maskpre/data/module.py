@@ -66,6 +66,8 @@ class PretrainData(LightningDataModule, ABC):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
                 raise UserError(f"data.{name} has {len(values)} values, data.channels is {self.channels}")
+        if not 0 <= self.seed < 2**64:
+            raise UserError(f"data.seed must be in 0..2**64-1, got {self.seed}")
         self.skipped = SkipCount()
         self._sources: dict[Split, Source | None] = {}
         self._caches: dict[Split, PixelCache] = {}

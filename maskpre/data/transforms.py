@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 _ATTEMPTS = 10
 
 
+@runtime_checkable
 class Transform(Protocol):
     """Brings one picture to the size the model takes; equal pictures and draws give equal results."""
 

@@ -77,6 +77,11 @@ def test_mean_and_std_must_match_the_channels(pictures):
         folder_data(pictures, channels=5)
 
 
+def test_a_negative_seed_is_refused(pictures):
+    with pytest.raises(UserError, match=r"data.seed must be in 0..2\*\*64-1, got -1"):
+        folder_data(pictures, seed=-1)
+
+
 def test_a_missing_split_is_named(pictures):
     data = folder_data(pictures)
     assert not data.has_split("val")

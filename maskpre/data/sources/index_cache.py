@@ -95,7 +95,7 @@ def _write(path: Path, index: ShardIndex, stamp: list[int]) -> None:
 
 def _read(path: Path, shard: Path) -> ShardIndex | None:
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             arrays: dict[str, Any] = dict(file)
         header = json.loads(str(arrays["header"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
