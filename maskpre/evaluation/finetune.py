@@ -65,7 +65,7 @@ def finetune(
     trainer.fit(module, ckpt_path=None if folder is None else folder.resume_from("auto"))
     if trainer.global_step < trainer.max_steps or module.result is None:
         raise UserError(
-            f"stopped at step {trainer.global_step} of {trainer.max_steps}; the same run goes on there"
+            f"stopped at step {trainer.global_step} of {trainer.max_steps}; run it again to go on"
         )
     return module.result
 
