@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from maskpre.config.compose import compose, usable
+from maskpre.config.conflicts import check_machine
 from maskpre.config.help import help_text
 from maskpre.config.library import CONFIG_DIR, Library
 from maskpre.errors import ConfigError, Problem, UserError
@@ -25,7 +26,7 @@ Main = Callable[[DictConfig], None]
 # Run folders are the command's own business: Hydra writes nothing but the text of the last sweep.
 _QUIET = (
     "hydra.run.dir=.",
-    "hydra.sweep.dir=${runs_dir}",
+    "hydra.sweep.dir=${oc.select:runs_dir,runs}",
     "hydra.sweep.subdir=.",
     "hydra.output_subdir=null",
     "hydra/job_logging=stdout",
@@ -83,6 +84,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
     def decorate(main: Main) -> Callable[[], None]:
         def job(cfg: DictConfig) -> None:
             try:
+                check_machine(cfg)
                 main(cfg)
             except UserError as error:
                 _stop(error, 1)

@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 
 from maskpre.build import Assembly, build_model
-from maskpre.errors import ConfigError, Problem
+from maskpre.errors import ConfigError, Problem, UserError
 from maskpre.nearest import multiples, nearest_number
 from maskpre.optim import LrRun, OptimRecipe
 
@@ -30,6 +30,9 @@ _MODEL = frozenset(
     }
 )
 
+# Parts that are built without knowing others.
+_ALONE = ("data", "optim", "recipe", "probe")
+
 
 def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     """Build parts on paper (no memory, no data, no random draws) and collect what they refuse.
@@ -37,16 +40,15 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     Parts below the top-level keys `broken` are left out, and what depends on them.
     """
     assembly = Assembly()
-    found: list[Problem] = []
-    for name in ("data", "optim"):
-        if name not in broken:
-            assembly.part(cfg[name])
-    for entry in cfg.callbacks.values() if "callbacks" not in broken else ():
-        if entry is not None:
-            assembly.part(entry)
+    alone = [cfg[name] for name in _ALONE if name in cfg and name not in broken]
+    if "callbacks" in cfg and "callbacks" not in broken:
+        alone += [entry for entry in cfg.callbacks.values() if entry is not None]
+    for entry in alone:
+        assembly.part(entry)
+    if "objectives" not in cfg:
+        return assembly.problems
     refused = {problem.path.partition(".")[0] for problem in assembly.problems} | broken
-    if not refused & _MODEL:
-        found += _model_conflicts(cfg)
+    found = [] if refused & _MODEL else _model_conflicts(cfg)
     checks = {
         _schedule: {"optim", "epochs", "max_steps"},
         _batch: {"data", "trainer"},
@@ -100,8 +102,22 @@ def _batch(cfg: DictConfig) -> Iterator[Problem]:
         )
 
 
+def _wants_half(cfg: DictConfig) -> bool:
+    return str(cfg.trainer.get("precision")) in ("16", "16-mixed", "16-true")
+
+
+def check_machine(cfg: DictConfig) -> None:
+    """Raise UserError if this machine can't do what the configuration asks of it."""
+    automatic = cfg.get("trainer", {}).get("accelerator") == "auto"
+    if automatic and _wants_half(cfg) and not torch.accelerator.is_available():
+        raise UserError(
+            f"trainer.precision={cfg.trainer.precision} needs a GPU, and there is none here; use "
+            "trainer.precision=bf16-mixed or 32-true"
+        )
+
+
 def _precision(cfg: DictConfig) -> Iterator[Problem]:
-    half = str(cfg.trainer.get("precision")) in ("16", "16-mixed", "16-true")
+    half = _wants_half(cfg)
     if half and cfg.trainer.get("accelerator") == "cpu":
         yield Problem(
             "trainer.precision",

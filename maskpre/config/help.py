@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from maskpre.config.library import CONFIG_DIR, Library
-from maskpre.config.schema import SCHEMAS
-from maskpre.config.target import arguments_of
 
 _FLAGS = """Flags:
   --cfg job        print the composed configuration instead of running; -p KEY prints one part
@@ -30,15 +30,22 @@ def _describe_group(group: str, options: Sequence[str], library: Library) -> str
     return "\n".join([f"  {group}", *(row.rstrip() for row in rows)])
 
 
+def _split(text: str) -> tuple[str, list[str], str]:
+    """The example lines of a command's file, the groups it chooses from, and its keys with their comments."""
+    examples = "\n".join(line.lstrip("#") for line in text.splitlines() if line.startswith("#   "))
+    defaults = yaml.safe_load(text).get("defaults", [])
+    groups = [group for entry in defaults if isinstance(entry, dict) for group in entry]
+    _, _, rest = text.partition("  - _self_\n") if defaults else ("", "", text)
+    keys = [line for line in rest.splitlines() if not line.startswith(("#   ", "  - "))]
+    return examples, groups, "\n".join(keys).strip()
+
+
 def help_text(config_name: str, summary: str, folders: Sequence[Path] = ()) -> str:
     """What a command does, the groups to choose from, and the keys of its configuration."""
     library = Library(folders)
-    names = ["experiment", *arguments_of(SCHEMAS[config_name]).annotations, "debug"]
-    groups = {name: options for name in names if (options := library.options(name))}
-    listed = "\n".join(_describe_group(group, options, library) for group, options in groups.items())
-    header, _, keys = (CONFIG_DIR / f"{config_name}.yaml").read_text().partition("defaults:\n")
-    examples = "\n".join(line.lstrip("#") for line in header.splitlines() if line.startswith("#   "))
-    keys = keys.partition("\n\n")[2]
+    examples, groups, keys = _split((CONFIG_DIR / f"{config_name}.yaml").read_text())
+    listed = "\n".join(_describe_group(group, library.options(group), library) for group in groups)
+    choices = f"Choices:\n{listed}\n\n" if groups else ""
     return f"""{summary.strip()}
 
 python -m maskpre.{config_name} [GROUP=CHOICE ...] [KEY=VALUE ...]
@@ -46,10 +53,7 @@ python -m maskpre.{config_name} [GROUP=CHOICE ...] [KEY=VALUE ...]
 Examples:
 {examples}
 
-Choices:
-{listed}
-
-Keys (those of the parts chosen are in their files, or in --cfg job):
-{keys.strip()}
+{choices}Keys (those of the parts chosen are in their files, or in --cfg job):
+{keys}
 
 {_FLAGS}"""

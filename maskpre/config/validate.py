@@ -34,8 +34,7 @@ def find_problems(cfg: DictConfig, config_name: str = "train") -> list[Problem]:
     found = list(Walker(cfg).arguments(cfg, "", "the configuration", takes, {}))
     wrong = {problem.path for problem in found}
     found = [problem for problem in found if _refers_to(cfg, problem.path) not in wrong]
-    if config_name == "train":
-        found += find_conflicts(cfg, broken={path.partition(".")[0] for path in wrong})
+    found += find_conflicts(cfg, broken={path.partition(".")[0] for path in wrong})
     return list(dict.fromkeys(found))
 
 
