@@ -1,7 +1,9 @@
 """The loop every system goes through. It knows no system."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from typing import TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from maskpre.encoders.base import Encoder
@@ -11,6 +13,13 @@ from maskpre.passes import Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
 from maskpre.types import Noise, Step
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _registered(modules: Mapping[str, M]) -> MutableMapping[str, M]:
+    """The same mapping as a module, so that what it holds moves and saves with the model."""
+    return cast(MutableMapping[str, M], nn.ModuleDict(modules))
 
 
 class MaskedModel(nn.Module):
@@ -34,13 +43,13 @@ class MaskedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, self.encoder = inputs, encoder
-        self.maskings, self.predictors = nn.ModuleDict(maskings), nn.ModuleDict(predictors)
-        self.targets, self.objectives = nn.ModuleDict(targets), nn.ModuleDict(objectives)
-        self.teachers = nn.ModuleDict(teachers or {})
+        self.maskings, self.predictors = _registered(maskings), _registered(predictors)
+        self.targets, self.objectives = _registered(targets), _registered(objectives)
+        self.teachers = _registered(teachers or {})
         self.passes = dict(passes)
 
     @property
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, Encoder]:
         """Everything a pass can run, by name."""
         return {"encoder": self.encoder, **self.teachers}
 
@@ -51,5 +60,6 @@ class MaskedModel(nn.Module):
             run(name, step, networks=self.networks, maskings=self.maskings, predictors=self.predictors)
         for name, objective in self.objectives.items():
             step.losses[name], step.loss_maps[name] = objective(step, self.targets[objective.target])
-        step.total = sum(self.objectives[name].weight * loss for name, loss in step.losses.items())
+        weighted = [self.objectives[name].weight * loss for name, loss in step.losses.items()]
+        step.total = torch.stack(weighted).sum()
         return step

@@ -8,9 +8,7 @@ from maskpre.targets.base import Target
 from maskpre.types import Grid, Located, MaskPlan, Step, align, gather_tokens, refine, split_cells
 
 
-def region_weight(
-    plan: MaskPlan, region: str, prediction: Located
-) -> Float[Tensor, "b n #k"] | None:
+def region_weight(plan: MaskPlan, region: str, prediction: Located) -> Float[Tensor, "b n #k"] | None:
     """How much each predicted token, or each of its values, belongs to a region; None if all do fully.
 
     Where the plan's units are finer than the predicted cells, the weight is per pixel of the cell, in the
@@ -19,10 +17,8 @@ def region_weight(
     if prediction.covers == region or region == "all":
         return None
     weight = plan.region(region)
-    if prediction.grid != plan.grid:
-        weight = _cell_weight(weight, plan, prediction)
-    else:
-        weight = weight[..., None]
+    same = prediction.grid == plan.grid
+    weight = weight[..., None] if same else _cell_weight(weight, plan, prediction)
     weight = weight.to(prediction.tokens.dtype)
     return weight if prediction.ids is None else gather_tokens(weight, prediction.ids)
 

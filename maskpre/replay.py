@@ -1,4 +1,4 @@
-"""Run a dumped step again: python -m maskpre.replay runs/.../nonfinite/step-1200-rank-0.pt"""
+"""Run a dumped step again, `python -m maskpre.replay DUMP`."""
 
 import sys
 from argparse import ArgumentParser

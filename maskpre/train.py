@@ -1,4 +1,4 @@
-"""Pretraining: python -m maskpre.train experiment=mae"""
+"""Pretraining, `python -m maskpre.train experiment=mae`."""
 
 import sys
 
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from maskpre.callbacks.save import SaveLast
 from maskpre.config import command
 from maskpre.run_folder import open_run_folder
-from maskpre.summary import print_summary
+from maskpre.summary import find_callback, print_summary
 from maskpre.training import build_training
 
 
@@ -22,8 +22,8 @@ def main(cfg: DictConfig) -> None:
         training.trainer.fit(training.module, datamodule=training.data, ckpt_path=checkpoint)
         if training.trainer.is_global_zero:
             print_summary(training, folder)
-        save = next(c for c in training.trainer.callbacks if isinstance(c, SaveLast))
-        if save.stopped_by is not None:
+        save = find_callback(training.trainer, SaveLast)
+        if save is not None and save.stopped_by is not None:
             sys.exit(128 + save.stopped_by)
 
 

@@ -1,4 +1,4 @@
-"""What the default demo runs learn: probes and fine-tuning of pretrained, untrained and from-scratch encoders.
+"""What the default demo runs learn, by probes and by fine-tuning, beside untrained encoders.
 
 Usage: python scripts/demo_table.py [--systems mae colormae simmim] [--seeds 0 1 2] [--jobs 2] [--out DIR]
 

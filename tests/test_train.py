@@ -69,7 +69,11 @@ def test_killed_at_a_random_step_every_later_loss_is_the_same_bit_for_bit(
 
 
 def test_resuming_inside_an_accumulated_step_is_exact(tiny_mae: list[str], tmp_path: Path) -> None:
-    overrides = [*tiny_mae, "trainer.accumulate_grad_batches=2", "callbacks.ema={_target_: maskpre.callbacks.ema.WeightEMA, decay: 0.9}"]
+    overrides = [
+        *tiny_mae,
+        "trainer.accumulate_grad_batches=2",
+        "callbacks.ema={_target_: maskpre.callbacks.ema.WeightEMA, decay: 0.9}",
+    ]
     fit([*overrides, "callbacks.save.every_steps=5"], tmp_path / "whole")
     whole = read_torch(tmp_path / "whole/checkpoints/last.ckpt")
     cfg = compose([*overrides, f"run_dir={tmp_path / 'parts'}"])

@@ -52,7 +52,7 @@ class Meter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """The gradient norm, on the steps that will be logged."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+        if (trainer.global_step + 1) % log_period(trainer) == 0:
             grads = [
                 p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
             ]
@@ -62,7 +62,7 @@ class Meter(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, Any],
+        outputs: Any,
         batch: dict[str, Tensor],
         batch_idx: int,
     ) -> None:
@@ -73,7 +73,7 @@ class Meter(Callback):
         }
         self.images += len(batch["index"]) * trainer.world_size
         self._lap()
-        due = trainer.global_step % trainer.log_every_n_steps == 0
+        due = trainer.global_step % log_period(trainer) == 0
         if due and trainer.global_step != self._last_step:
             self._log(trainer)
         self._last_step = trainer.global_step
@@ -94,6 +94,12 @@ class Meter(Callback):
         metrics["time/images_per_second"] = (self.images - images) / (self.elapsed - elapsed)
         metrics["time/data_wait"] = (self.waited - waited) / (self.elapsed - elapsed)
         log_metrics(trainer, metrics)
+
+
+def log_period(trainer: Trainer) -> int:
+    """Optimiser steps from one log to the next."""
+    period: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return period
 
 
 def log_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:

@@ -58,7 +58,7 @@ class OnlineProbe(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, Any],
+        outputs: Any,
         batch: dict[str, Tensor],
         batch_idx: int,
     ) -> None:

@@ -1,6 +1,5 @@
 """Pictures of what the model reconstructs, as training goes on."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from maskpre.targets.base import PictureTarget
 
 
 class Pictures(Callback):
-    """Writes original / masked / reconstruction of the same `num` pictures at the end and every `every_epochs`.
+    """Writes original / masked / reconstruction of the same `num` pictures.
 
-    Systems that predict no pictures write none.
+    At the end, and every `every_epochs` if that is given. Systems that predict no pictures write none.
     """
 
     def __init__(self, *, folder: RunFolder, num: int = 8, every_epochs: float | None = None) -> None:
@@ -35,7 +34,7 @@ class Pictures(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, Any],
+        outputs: Any,
         batch: dict[str, Tensor],
         batch_idx: int,
     ) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -31,7 +30,12 @@ class ProgressDisplay(Callback):
         self._started = self._shown = time.monotonic()
         self._first_step = trainer.global_step
         if self.console.is_terminal and trainer.is_global_zero:
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}"),
+            )
             self._bar = Progress(*columns, console=self.console)
             self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
             self._bar.start()
@@ -40,7 +44,7 @@ class ProgressDisplay(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, Any],
+        outputs: Any,
         batch: dict[str, Tensor],
         batch_idx: int,
     ) -> None:

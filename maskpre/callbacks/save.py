@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
@@ -60,7 +59,7 @@ class SaveLast(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, Any],
+        outputs: Any,
         batch: dict[str, Tensor],
         batch_idx: int,
     ) -> None:

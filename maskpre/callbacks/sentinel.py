@@ -12,7 +12,7 @@ from maskpre.errors import UserError
 from maskpre.run_folder import RunFolder
 
 
-class NonFiniteLoss(UserError):
+class NonFiniteLossError(UserError):
     """The loss or a gradient became infinite or not a number."""
 
 
@@ -85,7 +85,7 @@ class NonFiniteGuard(Callback):
         }
         atomic_save(state, path)
         if self.skipped > self.tolerate:
-            raise NonFiniteLoss(
+            raise NonFiniteLossError(
                 f"loss or gradient not finite in step {step} (skipped steps: {self.skipped}, tolerated: "
                 f"{self.tolerate}); samples {', '.join(keys[:4])}{' ...' if len(keys) > 4 else ''}; the step "
                 f"can be run again with: python -m maskpre.replay {path}"

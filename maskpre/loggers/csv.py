@@ -4,11 +4,10 @@ import csv
 import os
 from argparse import Namespace
 from collections.abc import Mapping
-
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from maskpre.run_folder import RunFolder
 

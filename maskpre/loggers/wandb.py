@@ -3,14 +3,18 @@
 import logging
 import os
 from typing import Literal
+from uuid import uuid4
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from maskpre.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+
+def _is_first_rank() -> bool:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
 
 
 def _mode(wanted: Literal["auto", "online", "offline"]) -> Literal["online", "offline"]:
@@ -25,8 +29,8 @@ def _mode(wanted: Literal["auto", "online", "offline"]) -> Literal["online", "of
 def _run_id(folder: RunFolder) -> str:
     """The run's id, chosen once per folder, so that a resumed run goes on in the same wandb run."""
     path = folder.path / "wandb_id"
-    if not path.exists() and rank_zero_only.rank == 0:
-        path.write_text(wandb.util.generate_id())
+    if not path.exists() and _is_first_rank():
+        path.write_text(uuid4().hex[:8])
     return path.read_text() if path.exists() else ""
 
 
@@ -51,6 +55,6 @@ def wandb_logger(
         resume="allow",
         offline=_mode(mode) == "offline",
     )
-    if rank_zero_only.rank == 0:
+    if _is_first_rank():
         logger.experiment.define_metric("*", step_metric="samples")
     return logger

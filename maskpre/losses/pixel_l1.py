@@ -7,14 +7,15 @@ from maskpre.losses.base import Loss, LossTerm
 
 
 class PixelL1(Loss):
-    """Sum of absolute errors over the region / (its pixels + 1e-5) / channels (SimMIM, Xie et al. 2022, eq. 1).
+    """Sum of absolute errors over the region / (its pixels + 1e-5) / channels.
 
-    Pixels are counted once, whatever the number of channels `in_chans`; a token's values are its pixels.
+    SimMIM (Xie et al. 2022, section 3.4). Pixels are counted once, whatever the number of channels
+    `in_chans`; a token's values are its pixels.
     """
 
     def __init__(self, *, in_chans: int) -> None:
         super().__init__()
-        self.in_chans = in_chans
+        self.in_chans: int = in_chans
 
     def forward(
         self,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskpre.callbacks.sentinel import NonFiniteGuard, NonFiniteLoss
+from maskpre.callbacks.sentinel import NonFiniteGuard, NonFiniteLossError
 from maskpre.checkpoints.read import read_torch
 from maskpre.config import compose
 from maskpre.losses.base import LossTerm
@@ -42,7 +42,7 @@ def test_a_loss_that_is_no_number_stops_with_step_samples_and_dump(
     tiny_mae: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training, run = prepare(tiny_mae, tmp_path, bad=[4], tolerate=0)
-    with pytest.raises(NonFiniteLoss, match=r"not finite in step 4 .*samples .*maskpre\.replay"):
+    with pytest.raises(NonFiniteLossError, match=r"not finite in step 4 .*samples .*maskpre\.replay"):
         training.trainer.fit(training.module, datamodule=training.data)
     dump = run.path / "nonfinite/step-4-rank-0.pt"
     content = read_torch(dump)
@@ -66,7 +66,7 @@ def test_replay_names_what_went_wrong_first(
     tiny_mae: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training, run = prepare(tiny_mae, tmp_path, bad=[2], tolerate=0)
-    with pytest.raises(NonFiniteLoss):
+    with pytest.raises(NonFiniteLossError):
         training.trainer.fit(training.module, datamodule=training.data)
     dump = run.path / "nonfinite/step-2-rank-0.pt"
     content = torch.load(dump, weights_only=True)
