@@ -1,6 +1,6 @@
 """Loading weights from any source into timm models and into models of this package."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from maskpre.build import build_model
 from maskpre.checkpoints.report import LoadReport
 from maskpre.checkpoints.resize import fit_positions
 from maskpre.checkpoints.sources import OwnSource, Source, open_source
+from maskpre.encoders.base import Encoder
 from maskpre.errors import UserError
 from maskpre.model import MaskedModel
 
@@ -16,6 +17,7 @@ from maskpre.model import MaskedModel
 HEAD = ("head.", "head_dist.")
 POOLED_NORM = "fc_norm."
 ENCODER_NORM = "norm."
+ENCODER = "encoder."
 
 
 def load_timm(
@@ -60,11 +62,11 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], *, source: str, ki
         if name.startswith(HEAD) and name in like and value.shape != like[name].shape:
             left_out[name] = f"the model has {like[name].shape[0]} classes, the source {value.shape[0]}"
     chosen = {name: value for name, value in fitted.items() if name not in left_out}
-    _check_shapes(chosen, like, source)
     fresh = [name for name in like if name not in chosen]
-    lost = [name for name in fresh if not name.startswith((*HEAD, POOLED_NORM))]
-    if lost and state:
-        raise UserError(f"{source} ({kind}) lacks {len(lost)} tensors of the encoder: {', '.join(lost[:3])}")
+    if state:
+        lost = [name for name in fresh if not name.startswith((*HEAD, POOLED_NORM))]
+        _check_complete(lost, source=source, kind=kind)
+    _check_shapes(chosen, like, source)
     net.load_state_dict(chosen, strict=False)
     return _report(source, kind, state=state, chosen=chosen, left_out=left_out, fresh=fresh)
 
@@ -103,20 +105,27 @@ def load_into(model: MaskedModel, source: str) -> LoadReport:
 
 
 def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:
+    state = opened.model()
     like = {name: value for name, value in model.state_dict().items() if not name.startswith("teachers.")}
-    fitted = _fit(opened.model(), like, num_prefix_tokens=model.encoder.spec.num_prefix_tokens)
+    encoder = {name: value for name, value in state.items() if name.startswith(ENCODER)}
+    fitted = {**state, **_fit(encoder, like, num_prefix_tokens=_spare_rows(model.encoder))}
     left_out = {name: "the model has no place for it" for name in fitted if name not in like}
     for name, value in fitted.items():
-        if name.startswith("predictors.") and name in like and value.shape != like[name].shape:
+        if not name.startswith(ENCODER) and name in like and value.shape != like[name].shape:
             left_out[name] = f"shape {tuple(value.shape)}, the model's is {tuple(like[name].shape)}"
     chosen = {name: value for name, value in fitted.items() if name not in left_out}
-    _check_shapes(chosen, like, source)
     fresh = [name for name in like if name not in chosen]
-    lost = [name for name in fresh if name.startswith("encoder.") and name != "encoder.mask_token"]
-    if lost:
-        raise UserError(f"{source} ({opened.kind}) lacks {len(lost)} tensors of the encoder: {lost[:3]}")
+    lost = [name for name in fresh if name.startswith(ENCODER) and name != "encoder.mask_token"]
+    _check_complete(lost, source=source, kind=opened.kind)
+    _check_shapes(chosen, like, source)
     model.load_state_dict(chosen, strict=False)
-    return _report(source, opened.kind, state=opened.model(), chosen=chosen, left_out=left_out, fresh=fresh)
+    return _report(source, opened.kind, state=state, chosen=chosen, left_out=left_out, fresh=fresh)
+
+
+def _spare_rows(encoder: Encoder) -> int:
+    """Rows of an encoder's position table that belong to no cell."""
+    table = getattr(encoder, "pos_embed", None)
+    return 0 if table is None else int(table.shape[1]) - encoder.spec.grid.num_cells
 
 
 def _fit(
@@ -137,6 +146,11 @@ def _why_no_place(name: str, net: nn.Module) -> str:
     if name.startswith(ENCODER_NORM) and isinstance(getattr(net, "norm", None), nn.Identity):
         return "pooled tokens have a norm of their own"
     return "the model has no place for it"
+
+
+def _check_complete(lost: Sequence[str], *, source: str, kind: str) -> None:
+    if lost:
+        raise UserError(f"{source} ({kind}) lacks {len(lost)} tensors of the encoder: {', '.join(lost[:3])}")
 
 
 def _check_shapes(state: Mapping[str, Tensor], like: Mapping[str, Tensor], source: str) -> None:
