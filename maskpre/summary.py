@@ -33,7 +33,9 @@ def print_summary(training: Training, folder: RunFolder) -> None:
     trainer, console = training.trainer, Console(highlight=False, soft_wrap=True)
     meter, probe = find_callback(trainer, Meter), find_callback(trainer, OnlineProbe)
     done = trainer.global_step >= trainer.max_steps
-    console.print(f"\n{'finished' if done else 'stopped'} at step {trainer.global_step} of {trainer.max_steps}")
+    console.print(
+        f"\n{'finished' if done else 'stopped'} at step {trainer.global_step} of {trainer.max_steps}"
+    )
     if meter is not None and meter.losses:
         console.print(f"loss {meter.losses['loss'].item():.4f}, {meter.images_per_second:.0f} images/s")
     if probe is not None and probe.latest and done:

@@ -33,5 +33,3 @@ class Predictor(nn.Module, ABC):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass, where the predictor is deep enough to gain by it."""
-
-
