@@ -47,20 +47,20 @@ def _jobs(overrides: list[str], *, multirun: bool) -> list[list[str]]:
     return BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
 
 
-def _check(args: Namespace, config_name: str, folders: list[Path]) -> None:
-    """Raise UserError if any job's configuration is wrong, before the first one starts."""
-    try:
-        jobs = _jobs(args.overrides, multirun=args.multirun)
-    except HydraException as error:
-        raise UserError(str(error)) from error
+def _check(args: Namespace, config_name: str, folders: list[Path]) -> UserError | None:
+    """What is wrong with the jobs of a command line, all of them together."""
     problems: dict[Problem, None] = {}
-    for job in jobs:
-        try:
-            compose(job, config_name, folders=folders)
-        except ConfigError as error:
-            problems |= dict.fromkeys(error.problems)
-    if problems:
-        raise ConfigError(list(problems))
+    try:
+        for job in _jobs(args.overrides, multirun=args.multirun):
+            try:
+                compose(job, config_name, folders=folders)
+            except ConfigError as error:
+                problems |= dict.fromkeys(error.problems)
+    except HydraException as error:
+        return UserError(str(error))
+    except UserError as error:
+        return error
+    return ConfigError(list(problems)) if problems else None
 
 
 def _hydra_arguments(argv: list[str], args: Namespace, config_name: str, folders: list[Path]) -> list[str]:
@@ -73,6 +73,32 @@ def _hydra_arguments(argv: list[str], args: Namespace, config_name: str, folders
     return [*flags, "--", *ours, *lines]
 
 
+def _run(main: Main, config_name: str) -> None:
+    """Do what the command line asks for."""
+    args = get_args_parser().parse_intermixed_args(sys.argv[1:])
+    folders = [Path(args.config_dir)] if args.config_dir else []
+    if args.help:
+        print(help_text(config_name, main.__doc__ or "", folders))
+        return
+    asks_about_hydra = args.hydra_help or args.info or args.shell_completion
+    wrong = None if asks_about_hydra else _check(args, config_name, folders)
+    # A configuration that can be composed is shown even if it is wrong.
+    if wrong is not None and (args.cfg is None or not isinstance(wrong, ConfigError)):
+        _stop(wrong, 2)
+
+    def job(cfg: DictConfig) -> None:
+        try:
+            check_machine(cfg)
+            main(cfg)
+        except UserError as error:
+            _stop(error, 1)
+
+    sys.argv[1:] = _hydra_arguments(sys.argv[1:], args, config_name, folders)
+    hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(job)()
+    if wrong is not None:
+        _stop(wrong, 2)
+
+
 def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
     """Make a function of a configuration a command line of Hydra's, composed from configs/`config_name`.yaml.
 
@@ -82,31 +108,9 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
     """
 
     def decorate(main: Main) -> Callable[[], None]:
-        def job(cfg: DictConfig) -> None:
-            try:
-                check_machine(cfg)
-                main(cfg)
-            except UserError as error:
-                _stop(error, 1)
-
         @wraps(main)
         def entry() -> None:
-            args = get_args_parser().parse_intermixed_args(sys.argv[1:])
-            folders = [Path(args.config_dir)] if args.config_dir else []
-            if args.help:
-                print(help_text(config_name, main.__doc__ or "", folders))
-                return
-            wrong: UserError | None = None
-            if not (args.hydra_help or args.info or args.shell_completion):
-                try:
-                    _check(args, config_name, folders)
-                except UserError as error:
-                    wrong = error
-            if wrong is None or (args.cfg is not None and isinstance(wrong, ConfigError)):
-                sys.argv[1:] = _hydra_arguments(sys.argv[1:], args, config_name, folders)
-                hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(job)()
-            if wrong is not None:
-                _stop(wrong, 2)
+            _run(main, config_name)
 
         return entry
 

@@ -18,13 +18,17 @@ from maskpre.errors import ConfigError, Problem, UserError
 from maskpre.nearest import did_you_mean
 
 
+def _chooses(override: Override, library: Library) -> bool:
+    """Whether an override chooses from a group instead of setting a value."""
+    return bool(library.options(override.key_or_group)) and not isinstance(override.value(), dict)
+
+
 def _wrong_choice(override: Override, library: Library) -> Problem | None:
     """What is wrong with a choice from a group, if the override is one and anything is wrong with it."""
-    group = override.key_or_group
-    options = library.options(group)
-    if not options or override.is_sweep_override() or isinstance(override.value(), dict):
+    if not _chooses(override, library) or override.is_sweep_override():
         return None
-    value = override.value()
+    group, value = override.key_or_group, override.value()
+    options = library.options(group)
     for name in value if isinstance(value, list) else [value]:
         if name is not None and str(name) not in options:
             hint = did_you_mean(str(name), options)
@@ -43,8 +47,7 @@ def _tolerant(override: Override, library: Library) -> str:
     """
     line = str(override.input_line)
     plain = override.type in (OverrideType.CHANGE, OverrideType.ADD)
-    chooses = not isinstance(override.value(), dict) and library.options(override.key_or_group)
-    if not plain or chooses or override.is_hydra_override():
+    if not plain or _chooses(override, library) or override.is_hydra_override():
         return line
     return "++" + line.removeprefix("+")
 
@@ -66,16 +69,17 @@ def compose(
     and unresolvable entries, parts that can't go together. Each comes with its dotted path, what would be
     right, and where it was set. What Hydra itself can't read is a UserError with Hydra's message.
     """
-    try:
-        library = Library(folders)
-        with hydra_at_configs():
+    library = Library(folders)
+    with hydra_at_configs():
+        try:
             lines, kept, wrong = usable(overrides, library)
             cfg = hydra_compose(config_name, overrides=[*library.search_path, *lines])
-            found = find_problems(cfg, config_name)
-            if wrong or found:
-                origins = Origins(kept, loaded_files(config_name, lines, library))
-                located = [replace(problem, origin=origins.where(problem.path)) for problem in found]
-                raise ConfigError([*wrong, *located])
-            return cfg
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(str(error)) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(str(error)) from error
+        found = find_problems(cfg, config_name)
+        if wrong or found:
+            settings = [override for override in kept if not _chooses(override, library)]
+            origins = Origins(settings, loaded_files(config_name, lines, library))
+            located = [replace(problem, origin=origins.where(problem.path)) for problem in found]
+            raise ConfigError([*wrong, *located])
+    return cfg

@@ -37,7 +37,7 @@ _ALONE = ("data", "optim", "recipe", "probe")
 def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     """Build parts on paper (no memory, no data, no random draws) and collect what they refuse.
 
-    Parts below the top-level keys `broken` are left out, and what depends on them.
+    Parts at the top-level keys `broken` are left out, and what depends on them.
     """
     assembly = Assembly()
     alone = [cfg[name] for name in _ALONE if name in cfg and name not in broken]

@@ -17,6 +17,7 @@ _WORDS: Mapping[Annotation, str] = {
     Path: "a path",
     NoneType: "null",
 }
+_PLURALS: Mapping[Annotation, str] = {int: "whole numbers", float: "numbers"}
 
 
 def _origin(annotation: Annotation) -> Any:
@@ -95,7 +96,7 @@ def _describe(part: Annotation) -> str:
     if is_list(part):
         if _origin(part) is tuple and args and args[-1] is not Ellipsis:
             return f"a list of {len(args)}: " + ", ".join(map(describe, args))
-        return f"a list of {describe(args[0])}" if args else "a list"
+        return f"a list of {_PLURALS.get(args[0], describe(args[0]))}" if args else "a list"
     if values_of(part) is not None:
         return "a mapping"
     if part in _WORDS:

@@ -24,6 +24,12 @@ def _refers_to(cfg: DictConfig, path: str) -> str | None:
     return reference[1] if reference else None
 
 
+def _parents(path: str) -> list[str]:
+    """The path and all that it lies below."""
+    parts = path.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+
 def find_problems(cfg: DictConfig, config_name: str = "train") -> list[Problem]:
     """All misspelt, missing, mistyped and unresolvable entries, and parts that can't go together.
 
@@ -32,9 +38,9 @@ def find_problems(cfg: DictConfig, config_name: str = "train") -> list[Problem]:
     schema = SCHEMAS[config_name]
     takes = arguments_of(schema)
     found = list(Walker(cfg).arguments(cfg, "", "the configuration", takes, {}))
-    wrong = {problem.path for problem in found}
+    wrong = {part for problem in found for part in _parents(problem.path)}
     found = [problem for problem in found if _refers_to(cfg, problem.path) not in wrong]
-    found += find_conflicts(cfg, broken={path.partition(".")[0] for path in wrong})
+    found += find_conflicts(cfg, broken=wrong)
     return list(dict.fromkeys(found))
 
 

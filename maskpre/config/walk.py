@@ -107,7 +107,7 @@ class Walker:
             return
         if isinstance(value, DictConfig) and "_target_" in value:
             with suppress(NoTargetError):
-                yield from self._kind(value, path, annotation)
+                yield from (Problem(path, found.message) for found in self._kind(value, path, annotation))
         elif not isinstance(value, Node):
             yield from self._scalar(value, path, annotation)
 
