@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -40,3 +42,24 @@ def tiny_mae(tiny: list[str]) -> list[str]:
     """A tiny MAE."""
     decoder = ["predictor.embed_dim=16", "predictor.depth=1", "predictor.num_heads=2"]
     return ["experiment=mae", *tiny, *decoder]
+
+
+def write_pictures(root: Path, num_per_class: int, seed: int) -> None:
+    """Two classes of 16 x 16 pictures: red or blue noise."""
+    generator = np.random.default_rng(seed)
+    for label in range(2):
+        folder = root / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(num_per_class):
+            pixels = generator.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+            pixels[..., 2 * label] += 120
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+@pytest.fixture(scope="session")
+def picture_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders train and val of 48 and 16 labelled pictures that anything learns to tell apart."""
+    root = tmp_path_factory.mktemp("pictures")
+    write_pictures(root / "train", 24, seed=0)
+    write_pictures(root / "val", 8, seed=1)
+    return root

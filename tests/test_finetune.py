@@ -41,16 +41,17 @@ def test_the_checkpoint_is_required():
         compose([], "finetune")
 
 
-def test_the_command_trains_and_says_where_everything_is(tmp_path, demo_cache, monkeypatch, capsys):
+def test_the_command_trains_and_says_where_everything_is(tmp_path, picture_folders, monkeypatch, capsys):
     arguments = [
         "checkpoint=vit_tiny_patch16_224",
         f"run_dir={tmp_path / 'run'}",
-        f"data.cache_dir={demo_cache}",
-        "data.image_size=32",
-        "data.num_train=96",
-        "data.num_val=40",
+        "data=folder",
+        f"data.root={picture_folders / 'train'}",
+        f"data.val_root={picture_folders / 'val'}",
+        "data.labels=folders",
+        "data.image_size=16",
         "data.num_workers=0",
-        "recipe.batch_size=48",
+        "recipe.batch_size=16",
         "recipe.epochs=1",
         "recipe.optim.schedule.warmup_epochs=0",
     ]

@@ -23,7 +23,7 @@ def test_probes_are_valid_and_build(name):
     ("override", "message"),
     [
         ("probe=liner", r"there is no configs/probe/liner\.yaml; .*did you mean 'linear'"),
-        ("probe.base_lrs=0.1", r"probe\.base_lrs: expected a list of a number, got 0\.1"),
+        ("probe.base_lrs=0.1", r"probe\.base_lrs: expected a list of numbers, got 0\.1"),
         ("probe.num_neighbours=3", r"probe\.num_neighbours"),
     ],
 )
@@ -35,25 +35,26 @@ def test_mistakes_are_named(override, message):
 @pytest.mark.parametrize(
     "options",
     [
-        ["probe=knn"],
+        ["probe=knn", "probe.num_neighbors=5"],
         ["probe=attentive", "probe.epochs=3", "probe.batch_size=32"],
         [
             "probe=linear",
             "probe.recipe.epochs=1",
-            "probe.recipe.batch_size=48",
+            "probe.recipe.batch_size=16",
             "probe.recipe.optim.schedule.warmup_epochs=0",
         ],
     ],
     ids=lambda options: options[0],
 )
-def test_the_command_prints_an_accuracy(options, tmp_path, demo_cache, monkeypatch, capsys):
+def test_the_command_prints_an_accuracy(options, tmp_path, picture_folders, monkeypatch, capsys):
     arguments = [
         "checkpoint=vit_tiny_patch16_224",
         f"run_dir={tmp_path / 'run'}",
-        f"data.cache_dir={demo_cache}",
-        "data.image_size=32",
-        "data.num_train=96",
-        "data.num_val=40",
+        "data=folder",
+        f"data.root={picture_folders / 'train'}",
+        f"data.val_root={picture_folders / 'val'}",
+        "data.labels=folders",
+        "data.image_size=16",
         "data.num_workers=0",
     ]
     monkeypatch.setattr(sys, "argv", ["probe", *arguments, *options])

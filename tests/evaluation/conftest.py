@@ -1,31 +1,9 @@
-import numpy as np
 import pytest
-from PIL import Image
 
 from maskpre.data import FolderData
 from maskpre.data.transforms import CentreCrop, RandomPadCrop
 
 SIZE = 16
-
-
-def write_pictures(root, num_per_class, seed):
-    """Two classes: red or blue noise."""
-    generator = np.random.default_rng(seed)
-    for label in range(2):
-        folder = root / f"class{label}"
-        folder.mkdir(parents=True)
-        for number in range(num_per_class):
-            pixels = generator.integers(0, 120, (SIZE, SIZE, 3), dtype=np.uint8)
-            pixels[..., 2 * label] += 120
-            Image.fromarray(pixels).save(folder / f"{number}.png")
-
-
-@pytest.fixture(scope="session")
-def picture_folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
-    write_pictures(root / "train", 24, seed=0)
-    write_pictures(root / "val", 8, seed=1)
-    return root
 
 
 @pytest.fixture
