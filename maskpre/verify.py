@@ -7,6 +7,7 @@ Exit status: 0 all within tolerance, 1 some are not, 2 a case can't be built or 
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from maskpre.golden.case import find_cases, read_case
 from maskpre.golden.compare import Deviation, Verdict, compare
 from maskpre.golden.kinds import replay
 
+WIDTH = 160
 SHIPPED = Path(__file__).resolve().parent.parent / "tests" / "golden"
 
 
@@ -67,7 +69,11 @@ def main(arguments: list[str]) -> int:
             verdicts.append(verify(folder))
         except UserError as error:
             failures.append(str(error))
-    console = Console()
+        except Exception:
+            # A fault of this package: told in full, but the other cases still count.
+            failures.append(f"{folder}: {traceback.format_exc()}")
+    # A file or pipe tells no width, and rich would assume 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(_table(verdicts))
     for verdict in verdicts:
         for line in verdict.wrong:
