@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from maskpre.callbacks.meter import log_metrics
 from maskpre.data import PretrainData
 from maskpre.data.loader import BatchLoader
+from maskpre.data.module import Split
 from maskpre.data.transforms import Transform
 from maskpre.errors import UserError
 from maskpre.evaluation.augment import BatchAugment
@@ -53,11 +54,23 @@ class ClassifierRecipe:
         return num_samples // self.batch_size
 
 
+def _check_labels(data: PretrainData) -> None:
+    """Raise UserError unless every sample of both splits has a label."""
+    if data.num_classes == 0:
+        raise UserError("the training split has no labels; a classifier needs them")
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
+        labels = data.source(split).labels
+        unlabelled = int((labels < 0).sum())
+        if unlabelled:
+            raise UserError(f"{unlabelled} of {len(labels)} samples of the {split} split have no label")
+
+
 class Classifier(LightningModule):
     """Trains `model` (pictures to class scores) on the labelled data, scoring the val split every epoch.
 
     Every random number of a step depends on `seed`, the rank and the step's number. Logs `val/top1` and
-    `val/top5` in [0, 1]; `result` is the last score. Raises UserError if the data have no labels.
+    `val/top5` in [0, 1]; `result` is the last score. Raises UserError if a sample has no label.
     """
 
     def __init__(
@@ -70,9 +83,8 @@ class Classifier(LightningModule):
         config: dict[str, Any],
     ) -> None:
         super().__init__()
+        _check_labels(data)
         self.num_classes = data.num_classes
-        if self.num_classes == 0:
-            raise UserError("the training split has no labels; a classifier needs them")
         self.model, self.data, self.recipe, self.seed, self.config = model, data, recipe, seed, config
         self.inputs = ImageInputs(mean=data.mean, std=data.std)
         self.loss = SoftTargetCrossEntropy()

@@ -157,3 +157,10 @@ def test_what_cannot_be_trained_is_named(data):
     unlabelled = replace(data, labels="none", val_root=None)
     with pytest.raises(UserError, match="the training split has no labels"):
         run(unlabelled, RECIPE)
+
+
+@pytest.mark.parametrize(("split", "num"), [("train", 48), ("val", 16)])
+def test_samples_without_label_are_counted(data, split, num):
+    data.source(split).labels[:3] = -1
+    with pytest.raises(UserError, match=f"3 of {num} samples of the {split} split have no label"):
+        run(data, RECIPE)
