@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from maskpre.callbacks.meter import log_metrics
 from maskpre.data import PretrainData
 from maskpre.data.loader import BatchLoader
-from maskpre.data.module import Split
 from maskpre.data.transforms import Transform
 from maskpre.errors import UserError
 from maskpre.evaluation.augment import BatchAugment
@@ -54,18 +53,6 @@ class ClassifierRecipe:
         return num_samples // self.batch_size
 
 
-def _check_labels(data: PretrainData) -> None:
-    """Raise UserError unless every sample of both splits has a label."""
-    if data.num_classes == 0:
-        raise UserError("the training split has no labels; a classifier needs them")
-    splits: tuple[Split, ...] = ("train", "val")
-    for split in splits:
-        labels = data.source(split).labels
-        unlabelled = int((labels < 0).sum())
-        if unlabelled:
-            raise UserError(f"{unlabelled} of {len(labels)} samples of the {split} split have no label")
-
-
 class Classifier(LightningModule):
     """Trains `model` (pictures to class scores) on the labelled data, scoring the val split every epoch.
 
@@ -83,7 +70,8 @@ class Classifier(LightningModule):
         config: dict[str, Any],
     ) -> None:
         super().__init__()
-        _check_labels(data)
+        data.source("train").require_labels()
+        data.source("val").require_labels()
         self.num_classes = data.num_classes
         self.model, self.data, self.recipe, self.seed, self.config = model, data, recipe, seed, config
         self.inputs = ImageInputs(mean=data.mean, std=data.std)
