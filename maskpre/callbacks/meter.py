@@ -68,9 +68,9 @@ class Meter(Callback):
     ) -> None:
         """Count, and log when a logged step is complete."""
         terms = outputs["step"].losses if "step" in outputs else {}
-        self.losses = {"loss": outputs["loss"].detach()} | {
-            f"loss/{name}": loss.detach() for name, loss in terms.items()
-        }
+        # Lightning hands over the loss as it was differentiated: a share of the accumulated step.
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
+        self.losses = {"loss": loss} | {f"loss/{name}": term.detach() for name, term in terms.items()}
         self.images += len(batch["index"]) * trainer.world_size
         self._lap()
         due = trainer.global_step % log_period(trainer) == 0

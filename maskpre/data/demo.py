@@ -17,10 +17,13 @@ from filelock import FileLock, Timeout
 from maskpre.data.progress import progress
 from maskpre.data.scenes import CLASS_NAMES, RENDERER_VERSION, SceneRanges
 from maskpre.data.scenes.shards import ShardJob, ShardSummary, write_shards
+from maskpre.data.workers import available_cores
 from maskpre.errors import UserError
 
 Split = Literal["train", "test"]
 
+# A worker process takes seconds to start: fewer images than this are rendered without.
+_IMAGES_PER_WORKER = 2000
 _SHARD_SIZE = 250
 _MANIFEST = "dataset.json"
 _FIRST_INDEX: dict[Split, int] = {"train": 0, "test": len(CLASS_NAMES) << 36}
@@ -71,7 +74,7 @@ def ensure_demo(
 
     Raises UserError for impossible parameters and where the cache folder can't be written.
     """
-    workers = _available_cores() if num_workers is None else num_workers
+    workers = available_cores() if num_workers is None else num_workers
     _check(image_size=image_size, num_train=num_train, num_test=num_test, seed=seed, num_workers=workers)
     recipe = _Recipe(
         image_size=image_size,
@@ -163,7 +166,8 @@ def _render_shards(partial: Path, recipe: _Recipe, *, num_workers: int) -> dict[
     jobs = train + test
     total = recipe.num_train + recipe.num_test
     with progress(f"Rendering {total} demo images into {partial.parent}", total=total) as advance:
-        written = write_shards(jobs, num_workers=min(num_workers, len(jobs)), on_images=advance)
+        workers = min(num_workers, len(jobs), 1 + total // _IMAGES_PER_WORKER)
+        written = write_shards(jobs, num_workers=workers, on_images=advance)
     return {"train": written[: len(train)], "test": written[len(train) :]}
 
 
@@ -209,7 +213,3 @@ def _split_entry(shards: list[ShardSummary]) -> dict[str, Any]:
         "class_counts": np.sum([shard.class_counts for shard in shards], axis=0).tolist(),
         "shards": [{"file": shard.file, "count": shard.count, "bytes": shard.bytes} for shard in shards],
     }
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
