@@ -1,6 +1,8 @@
 """Options that are each valid, but not together."""
 
 from collections.abc import Iterator
+from math import prod
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -50,6 +52,7 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     refused = {problem.path.partition(".")[0] for problem in assembly.problems} | broken
     found = [] if refused & _MODEL else _model_conflicts(cfg)
     checks = {
+        _length: {"epochs", "max_steps"},
         _schedule: {"optim", "epochs", "max_steps"},
         _batch: {"data", "trainer"},
         _precision: {"optim", "trainer"},
@@ -70,11 +73,15 @@ def _model_conflicts(cfg: DictConfig) -> list[Problem]:
     return []
 
 
+def _length(cfg: DictConfig) -> Iterator[Problem]:
+    for name in ("epochs", "max_steps"):
+        if cfg[name] is not None and cfg[name] <= 0:
+            yield Problem(name, f"must be greater than 0, got {cfg[name]}")
+
+
 def _schedule(cfg: DictConfig) -> Iterator[Problem]:
     """The warm-up must end within the run; with `max_steps` only the data tell how long that is."""
-    if cfg.epochs <= 0:
-        yield Problem("epochs", f"must be greater than 0, got {cfg.epochs}")
-    elif cfg.max_steps is None:
+    if cfg.max_steps is None and cfg.epochs > 0:
         recipe: OptimRecipe = Assembly().part(cfg.optim)
         steps = 1000
         run = LrRun(
@@ -86,19 +93,32 @@ def _schedule(cfg: DictConfig) -> Iterator[Problem]:
             yield Problem("optim.schedule", f"{error}; change epochs or optim.schedule")
 
 
+def _num_devices(devices: Any) -> int:
+    """Devices per node that a trainer is told to use; 1 where only the machine can tell ("auto")."""
+    if isinstance(devices, str):
+        devices = int(devices) if devices.isdigit() else [name for name in devices.split(",") if name]
+    return max(1, devices if isinstance(devices, int) else len(devices))
+
+
 def _batch(cfg: DictConfig) -> Iterator[Problem]:
     """`data.batch_size` counts the samples of an optimiser step; every device gets the same share."""
-    devices, trainer = cfg.trainer.get("devices", 1), cfg.trainer
-    if isinstance(devices, str) and not devices.isdigit():
-        devices = devices.count(",") + 1 if "," in devices else -1
-    count = len(devices) if not isinstance(devices, int | str) else int(devices)
-    shares = max(count, 1) * trainer.get("num_nodes", 1) * trainer.get("accumulate_grad_batches", 1)
-    if cfg.data.batch_size % shares:
-        nearest = nearest_number(cfg.data.batch_size, multiples(shares, near=cfg.data.batch_size))
+    trainer, size = cfg.trainer, cfg.data.batch_size
+    counts = {
+        "data.batch_size": size,
+        "trainer.num_nodes": trainer.get("num_nodes", 1),
+        "trainer.accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1),
+    }
+    too_small = {path: count for path, count in counts.items() if count < 1}
+    if too_small:
+        yield from (Problem(path, f"must be at least 1, got {count}") for path, count in too_small.items())
+        return
+    shares = _num_devices(trainer.get("devices", 1)) * prod(list(counts.values())[1:])
+    if size % shares:
+        nearest = nearest_number(size, multiples(shares, near=size))
         yield Problem(
             "data.batch_size",
-            f"{cfg.data.batch_size} samples per step can't be shared by {shares} (trainer.devices * "
-            f"num_nodes * accumulate_grad_batches){nearest}",
+            f"{size} samples per step can't be shared by {shares} (trainer.devices * num_nodes * "
+            f"accumulate_grad_batches){nearest}",
         )
 
 

@@ -48,7 +48,8 @@ class MAEDecoder(Predictor):
         check_heads(num_heads, embed_dim)
         self.grid, self.prefix = encoder.out_grid, encoder.num_prefix_tokens
         self.embed = nn.Linear(encoder.embed_dim, embed_dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        # An encoder that replaces hidden cells leaves none to fill in.
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if encoder.hidden == "drop" else None
         self.pos_embed = nn.Parameter(_table(self.grid, embed_dim, position), requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)
@@ -57,7 +58,8 @@ class MAEDecoder(Predictor):
         self.pred = nn.Linear(embed_dim, out_dim)
         self._recompute = False
         init_mae(self)
-        nn.init.normal_(self.mask_token, std=0.02)
+        if self.mask_token is not None:
+            nn.init.normal_(self.mask_token, std=0.02)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute block activations in the backward pass."""
@@ -71,6 +73,11 @@ class MAEDecoder(Predictor):
         # The prefix has no place in the grid: its position is zero in the official table.
         return torch.cat([tokens[:, : self.prefix], tokens[:, self.prefix :] + positions], dim=1)
 
+    def _fresh(self) -> Float[Tensor, "l d"]:
+        """Mask tokens with the positions of all cells."""
+        assert self.mask_token is not None
+        return self.mask_token[0] + self.pos_embed[0]
+
     def _run_first(
         self, block: nn.Module, x: Float[Tensor, "b n d"], scales: Scales, *, hide: Tensor, read: slice
     ) -> Float[Tensor, "b q d"]:
@@ -81,7 +88,7 @@ class MAEDecoder(Predictor):
         plain = PlainBlock.of(block)
         if plain is None:
             return run_block(block, x, scales, read=read)
-        seen, fresh = x[:, : -hide.shape[1]], self.mask_token[0] + self.pos_embed[0]
+        seen, fresh = x[:, : -hide.shape[1]], self._fresh()
         qkv = plain.project(torch.cat([seen.flatten(0, 1), fresh]))
         of_seen, of_fresh = qkv.split([len(qkv) - len(fresh), len(fresh)])
         qkv = torch.cat([of_seen.unflatten(0, seen.shape[:2]), embedding(hide, of_fresh)], dim=1)
@@ -106,9 +113,8 @@ class MAEDecoder(Predictor):
             x = self._decode(seen, None, slice(self.prefix, None))
             x = x if ids is None else gather_tokens(x, ids)
         else:
-            fresh = self.mask_token + self.pos_embed[0][plan.hide]
             ids, read = self._region(encoded.ids, plan)
-            x = self._decode(torch.cat([seen, fresh], dim=1), plan.hide, read)
+            x = self._decode(torch.cat([seen, self._fresh()[plan.hide]], dim=1), plan.hide, read)
         tokens = norm_linear(x, self.norm, self.pred)
         return Located(tokens, self.grid, ids, None if ids is None else self.region)
 

@@ -44,7 +44,7 @@ def reference(decoder, source, plan):
     prefix = 0 if source.prefix is None else source.prefix.shape[1]
     rows = []
     for sample in range(len(source.tokens)):
-        cells = [decoder.mask_token[0, 0]] * 6
+        cells = [None if source.ids is None else decoder.mask_token[0, 0]] * 6
         ids = range(6) if source.ids is None else source.ids[sample].tolist()
         for token, cell in zip(source.tokens[sample], ids, strict=True):
             cells[cell] = decoder.embed(token)

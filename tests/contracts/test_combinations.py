@@ -1,0 +1,135 @@
+"""Every encoder x masking x target x predictor trains one step or is refused with a reason."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from maskpre.build import build_model
+from maskpre.config import compose
+from maskpre.config.library import Library
+from maskpre.errors import ConfigError
+from maskpre.model import MaskedModel
+from maskpre.ops.noise import KeyedNoise
+from maskpre.optim import OptimRecipe, build_param_groups
+
+GROUPS = ("encoder", "masking", "target", "predictor")
+# Why a combination may be refused; a new reason must be added here knowingly.
+REASONS = {
+    "predicts only where the encoder gives tokens": lambda names, hidden: (
+        names["predictor"] == "linear" and hidden == "drop"
+    ),
+}
+TINY: dict[str, Any] = {
+    "embed_dim": 32,
+    "depth": 2,
+    "depths": [1, 1, 1],
+    "num_heads": 4,
+    "num_images": 4,
+    "image_size": 16,
+    "window": 5,
+}
+
+
+def shrink(node: DictConfig) -> DictConfig:
+    """The part with small sizes; lists stay lists, and a width that a list of heads divides stays."""
+    listed = OmegaConf.is_list(node.get("num_heads"))
+    for key, value in TINY.items():
+        if (
+            key in node
+            and OmegaConf.is_list(node[key]) == isinstance(value, list)
+            and not (listed and key == "embed_dim")
+        ):
+            node[key] = value
+    return node
+
+
+@pytest.fixture(scope="module")
+def base() -> DictConfig:
+    return compose([])
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, dict[str, DictConfig]]:
+    """Every file of the four groups, small."""
+    library, found = Library(), {}
+    for group in GROUPS:
+        extra = ["encoder.hidden=replace", "masking.ratio=0.5"] if group == "predictor" else []
+        found[group] = {
+            name: shrink(compose([f"{group}={name}", *extra])[group].copy())
+            for name in library.options(group)
+        }
+    return found
+
+
+def combinations() -> list[tuple[str, ...]]:
+    library = Library()
+    return list(product(*(library.options(group) for group in GROUPS)))
+
+
+def assemble(
+    base: DictConfig, parts: dict[str, dict[str, DictConfig]], names: dict[str, str], hidden: str | None
+) -> DictConfig:
+    cfg = base.copy()
+    for group, name in names.items():
+        cfg[group] = parts[group][name].copy()
+    if hidden is not None:
+        cfg.encoder.hidden = hidden
+    return cfg
+
+
+def hidden_of(node: DictConfig) -> list[str | None]:
+    """Both ways to hide cells, for encoders that have both."""
+    return ["drop", "replace"] if node._target_.rpartition(".")[2] != "Swin" else [None]
+
+
+def batch_of(cfg: DictConfig) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
+    return {
+        "image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+        "index": torch.tensor([3, 8]),
+        "epoch": torch.tensor([0, 1]),
+        "label": torch.tensor([-1, -1]),
+    }
+
+
+def train_one_step(model: MaskedModel, cfg: DictConfig) -> None:
+    """Loss and gradients are sound, all that can learn gets one, and nothing frozen moves."""
+    batch = batch_of(cfg)
+    recipe: OptimRecipe = instantiate(cfg.optim)
+    groups = build_param_groups(
+        model.named_parameters(), lr=1e-3, weight_decay=recipe.weight_decay, policy=recipe.decay_policy
+    )
+    optimizer = recipe.optimizer(groups, 1e-3)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    step = model(batch, noise=KeyedNoise(0, batch["epoch"], batch["index"]), progress=0.0)
+    assert step.total.isfinite()
+    assert 0 < step.plans["student"].mask.float().mean() < 1
+    step.total.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+    optimizer.step()
+    changed = {name for name, value in model.named_parameters() if not torch.equal(before[name], value)}
+    assert any(name.startswith("encoder.patch_embed") for name in changed)
+    assert all(model.get_parameter(name).requires_grad for name in changed)
+
+
+@pytest.mark.parametrize("names", combinations(), ids="-".join)
+def test_combination_trains_or_is_refused_with_a_reason(
+    base: DictConfig, parts: dict[str, dict[str, DictConfig]], names: tuple[str, ...]
+) -> None:
+    chosen = dict(zip(GROUPS, names, strict=True))
+    for hidden in hidden_of(parts["encoder"][chosen["encoder"]]):
+        cfg = assemble(base, parts, chosen, hidden)
+        expected = [reason for reason, applies in REASONS.items() if applies(chosen, hidden)]
+        torch.manual_seed(0)
+        if expected:
+            with pytest.raises(ConfigError, match=expected[0]):
+                build_model(cfg)
+        else:
+            train_one_step(build_model(cfg), cfg)
