@@ -80,8 +80,8 @@ class Walker:
         key = path.rpartition(".")[2]
         hint = did_you_mean(key, valid)
         if not hint:
-            paths = all_paths(self.root)
-            namesakes = [name for name in paths if name.endswith(f".{key}") and name != path]
+            paths = () if "." in path else all_paths(self.root)
+            namesakes = [name for name in paths if name.endswith(f".{key}")]
             hint = f"; did you mean {namesakes[0]!r}?" if namesakes else f"; it has {', '.join(valid)}"
         return f"{owner} has no {key!r}{hint}"
 
