@@ -97,7 +97,7 @@ def test_an_odd_grid_works_or_is_refused_by_its_size(name):
     if refusal is None:
         check_plan(plan, ODD_GRID, samples=len(INDEX))
     else:
-        assert "(7, 9)" in refusal or "(112, 144)" in refusal
+        assert any(size in refusal for size in ("(7, 9)", "(112, 144)", "112 pixels"))
 
 
 def test_the_same_noise_gives_the_same_plan(name, grid):

