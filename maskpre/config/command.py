@@ -68,7 +68,7 @@ def _hydra_arguments(argv: list[str], args: Namespace, config_name: str, folders
     library = Library(folders)
     lines, _, _ = usable(args.overrides, library)
     ours = [f"hydra.job.name={config_name}", *_QUIET, *library.search_path]
-    used = (*args.overrides, "--config-dir", args.config_dir)
+    used = (*args.overrides, "--config-dir", args.config_dir, "--")
     flags = [argument for argument in argv if argument not in used]
     return [*flags, "--", *ours, *lines]
 
