@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     print(report)
     folder = open_run_folder(cfg)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    with folder.lock():
+    with folder.held():
         print(f"run folder: {folder.path}")
         result = finetune(
             model,

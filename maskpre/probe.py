@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
     else:
         folder = open_run_folder(cfg)
         classifier = probe.classifier(model, num_classes=data.num_classes, seed=cfg.seed)
-        with folder.lock():
+        with folder.held():
             result = finetune(
                 classifier,
                 data,

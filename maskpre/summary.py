@@ -38,8 +38,9 @@ def print_summary(training: Training, folder: RunFolder) -> None:
     )
     if meter is not None and meter.losses:
         console.print(f"loss {meter.losses['loss'].item():.4f}, {meter.images_per_second:.0f} images/s")
-    if probe is not None and probe.latest and done:
+    if meter is not None and probe is not None and probe.latest and done:
         console.print(_probe_table(probe))
+        console.print(f"training took {meter.elapsed:.0f} s, probing {probe.seconds:.0f} s")
     console.print(f"run folder      {folder.path}")
     console.print(f"checkpoint      {folder.last}")
     pictures = sorted(folder.pictures.glob("*.png")) if folder.pictures.exists() else []

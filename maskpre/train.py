@@ -15,7 +15,7 @@ from maskpre.training import build_training
 def main(cfg: DictConfig) -> None:
     """Train what the configuration describes, or go on where its run folder stopped."""
     folder = open_run_folder(cfg)
-    with folder.lock():
+    with folder.held():
         checkpoint = folder.resume_from(cfg.resume)
         print(f"run folder: {folder.path}" + (f", resuming from {checkpoint}" if checkpoint else ""))
         training = build_training(cfg, folder)

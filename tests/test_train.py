@@ -113,8 +113,8 @@ def test_a_checkpoint_carries_timm_names_and_the_configuration(
 
 def test_two_runs_in_one_folder_are_refused(tiny_mae: list[str], tmp_path: Path) -> None:
     run = open_run_folder(compose([*tiny_mae, f"run_dir={tmp_path}"]))
-    with run.lock(), pytest.raises(UserError, match="another run is writing to"):
-        run.lock()
+    with run.held(), pytest.raises(UserError, match="another run is writing to"), run.held():
+        pytest.fail("the folder is held twice")
 
 
 def test_starting_anew_in_a_used_folder_is_refused(tiny_mae: list[str], tmp_path: Path) -> None:

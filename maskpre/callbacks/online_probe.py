@@ -37,6 +37,7 @@ class OnlineProbe(Callback):
         self.max_train, self.max_test = max_train, max_test
         self.untrained: dict[str, float] = {}
         self.latest: dict[str, float] = {}
+        self.latest_step: int | None = None
         self.seconds = 0.0
         self._last_step = 0
 
@@ -79,7 +80,10 @@ class OnlineProbe(Callback):
 
     def _probe(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if not data.has_labels or not trainer.is_global_zero:
+        if not data.has_labels:
+            return {}
+        self.latest_step = trainer.global_step
+        if not trainer.is_global_zero:
             return {}
         start = time.monotonic()
         pools = {probe.pool for probe in self.probes.values()}

@@ -8,13 +8,9 @@ from uuid import uuid4
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from maskpre.run_folder import RunFolder
+from maskpre.run_folder import RunFolder, is_first_rank
 
 log = logging.getLogger(__name__)
-
-
-def _is_first_rank() -> bool:
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
 
 
 def _mode(wanted: Literal["auto", "online", "offline"]) -> Literal["online", "offline"]:
@@ -29,7 +25,7 @@ def _mode(wanted: Literal["auto", "online", "offline"]) -> Literal["online", "of
 def _run_id(folder: RunFolder) -> str:
     """The run's id, chosen once per folder, so that a resumed run goes on in the same wandb run."""
     path = folder.path / "wandb_id"
-    if not path.exists() and _is_first_rank():
+    if not path.exists() and is_first_rank():
         path.write_text(uuid4().hex[:8])
     return path.read_text() if path.exists() else ""
 
@@ -55,6 +51,6 @@ def wandb_logger(
         resume="allow",
         offline=_mode(mode) == "offline",
     )
-    if _is_first_rank():
+    if is_first_rank():
         logger.experiment.define_metric("*", step_metric="samples")
     return logger

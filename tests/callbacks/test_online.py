@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from maskpre.callbacks.best import KeepBest
 from maskpre.callbacks.ema import WeightEMA
 from maskpre.callbacks.online_probe import OnlineProbe
 from maskpre.callbacks.pictures import Pictures
@@ -106,9 +107,30 @@ def test_an_average_follows_its_formula(tiny_mae: list[str], tmp_path: Path) -> 
     torch.testing.assert_close(average.average.module.state_dict()[name], expected)
 
 
+def test_the_best_probed_checkpoints_are_kept(tiny_mae: list[str], tmp_path: Path) -> None:
+    scores = iter([0.1, 0.5, 0.3, 0.5, 0.2])
+
+    class Scripted(OnlineProbe):
+        def _probe(self, trainer, pl_module) -> dict[str, float]:
+            self.latest_step, self.latest = trainer.global_step, {"linear": next(scores)}
+            return self.latest
+
+    run = open_run_folder(compose([*tiny_mae, f"run_dir={tmp_path}"]))
+    training = build_training(compose([*tiny_mae, "max_steps=18"]), run)
+    keep = KeepBest(folder=run, top_k=2)
+    others = [c for c in training.trainer.callbacks if not isinstance(c, KeepBest)]
+    training.trainer.callbacks[:] = [*others, Scripted(probes={}, every_epochs=1), keep]
+    training.trainer.fit(training.module, datamodule=training.data)
+    assert keep.scores == {6: 0.5, 18: 0.5}
+    files = sorted(path.name for path in run.checkpoints.glob("best-*.ckpt"))
+    assert files == [f"best-{step:08}.ckpt" for step in sorted(keep.scores)]
+
+
 def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"EMA decay must be between 0 and 1, got 1\.5"):
         WeightEMA(decay=1.5)
+    with pytest.raises(ValueError, match="top_k must be at least 1 checkpoint, got 0"):
+        KeepBest(folder=RunFolder(tmp_path), top_k=0)
     with pytest.raises(ValueError, match="num must be at least 1 picture, got 0"):
         Pictures(folder=RunFolder(tmp_path), num=0)
     assert OnlineProbe(probes={}).every_epochs is None

@@ -63,7 +63,8 @@ def test_missing_and_broken_shards_are_named_and_counted(shards, tmp_path, make_
     assert f"shard '{shards}/train-000004.tar' does not exist (left out)" in caplog.text
     assert f"shard '{broken}' is broken after 1 samples" in caplog.text
     assert "3 of 7 shards are missing or broken" in caplog.text
-    with pytest.raises(UserError, match=r"3 of 7 shards have problems: shard '.*train-000004.tar' does not exist"):
+    named = r"3 of 7 shards have problems: shard '.*train-000004.tar' does not exist"
+    with pytest.raises(UserError, match=named):
         ShardSource(shards=pattern, cache_dir=tmp_path, on_error="raise")
 
 

@@ -5,7 +5,7 @@ from maskpre.errors import UserError
 
 
 def test_offsets_lead_to_the_pictures(tmp_path, make_shard):
-    members = {"x/1.jpg": b"one", "x/1.cls": b"3\n", "x/1.json": b"{}", "2.PNG": b"two!", "3.txt": b"no picture"}
+    members = {"x/1.jpg": b"one", "x/1.cls": b"3\n", "x/1.json": b"{}", "2.PNG": b"two!", "3.txt": b"text"}
     path = make_shard(tmp_path / "s.tar", members)
     index = scan_shard(path)
     content = path.read_bytes()
