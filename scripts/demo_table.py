@@ -18,6 +18,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+from hydra.utils import instantiate
+
+from maskpre.config import compose
+from maskpre.evaluation.features import Features
+
 # Fine-tuning uses a tenth of the labels: few labels are what pretraining is for, and it takes minutes.
 FEW_LABELS = ("data.num_train=2000", "data.num_val=2000", "recipe.epochs=6")
 FEW_FEATURES = ("max_train=6000", "max_val=2000")
@@ -72,6 +78,20 @@ def measure(system: str, seed: int, out: Path, threads: int) -> dict[str, dict[s
     return cells
 
 
+def raw_pixels() -> dict[str, float]:
+    """Accuracies of the same probes on the pictures themselves, in percent."""
+    cfg = compose(["experiment=mae"])
+    data, inputs = instantiate(cfg.data), instantiate(cfg.inputs)
+    data.prepare_data()
+    splits = []
+    for split, limit in (("train", 10000), ("val", 4000)):
+        batches = list(data.eval_loader(split, batch_size=500, limit=limit))
+        pixels = torch.cat([inputs.normalize(batch["image"]).flatten(1) for batch in batches])
+        splits.append(Features(pixels, torch.cat([batch["label"] for batch in batches])))
+    probes = instantiate(cfg.callbacks.probe.probes)
+    return {str(name): 100 * probe(*splits).top1 for name, probe in probes.items()}
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation over the seeds."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -101,10 +121,14 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         cells = pool.map(lambda pair: measure(*pair, args.out.absolute(), threads), pairs)
         measured = dict(zip(pairs, cells, strict=True))
+    pixels = raw_pixels()
     results = {system: [measured[system, seed] for seed in args.seeds] for system in args.systems}
-    (args.out / "table.json").write_text(json.dumps(results, indent=1))
-    (args.out / "table.md").write_text(markdown(results))
-    print(markdown(results))
+    (args.out / "table.json").write_text(json.dumps({"raw pixels": pixels, **results}, indent=1))
+    table = (
+        markdown(results) + "\nOn raw pixels: " + ", ".join(f"{k} {v:.1f}" for k, v in pixels.items()) + "\n"
+    )
+    (args.out / "table.md").write_text(table)
+    print(table)
 
 
 if __name__ == "__main__":
