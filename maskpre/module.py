@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskpre.model import MaskedModel
 from maskpre.ops.noise import KeyedNoise
+from maskpre.optim.clipping import clip_gradients
 from maskpre.types import Step
 
 OptimizerBuilder = Callable[..., tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
@@ -66,6 +67,15 @@ class PretrainModule(LightningModule):
         named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith(FROZEN)]
         optimizer, schedule = self.build_optimizer(named)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer was told."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model under its own names, without frozen teachers, and the configuration beside it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning import Callback
 
 from maskpre.checkpoints.read import read_torch
 from maskpre.config import compose
@@ -109,6 +110,28 @@ def test_a_checkpoint_carries_timm_names_and_the_configuration(
     assert checkpoint["config"]["encoder"]["embed_dim"] == 32
     assert "encoder.blocks.0.attn.qkv.weight" in checkpoint["state_dict"]
     assert "predictors.main.mask_token" in checkpoint["state_dict"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped(tiny_mae: list[str], tmp_path: Path, precision: str, algorithm: str) -> None:
+    limit = 1e-3
+    options = [f"trainer.gradient_clip_val={limit}", f"+trainer.gradient_clip_algorithm={algorithm}"]
+    cfg = compose([*tiny_mae, *options, f"trainer.precision={precision}", "max_steps=4"])
+    training = build_training(cfg, open_run_folder(compose([*tiny_mae, f"run_dir={tmp_path}"])))
+    largest: list[float] = []
+
+    class Watch(Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+            grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            if grads:
+                order = 2.0 if algorithm == "norm" else float("inf")
+                largest.append(float(torch.nn.utils.get_total_norm(grads, norm_type=order)))
+
+    training.trainer.callbacks.append(Watch())
+    training.trainer.fit(training.module, datamodule=training.data)
+    assert largest
+    assert max(largest) == pytest.approx(limit, rel=1e-3)
 
 
 def test_two_runs_in_one_folder_are_refused(tiny_mae: list[str], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from maskpre.evaluation.global_rng import step_seed
 from maskpre.evaluation.result import ProbeResult, count_hits
 from maskpre.inputs import ImageInputs
 from maskpre.optim import OptimRecipe, lambda_lr
+from maskpre.optim.clipping import clip_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,7 @@ class Classifier(LightningModule):
     ) -> None:
         """Clip as the recipe says; Lightning refuses a trainer that is set to something else."""
         limit = gradient_clip_val if self.recipe.clip_grad is None else self.recipe.clip_grad
-        self.clip_gradients(optimizer, limit, gradient_clip_algorithm)
+        clip_gradients(self, optimizer, limit, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the configuration beside the weights."""
