@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from maskpre.callbacks.online_probe import OnlineProbe
+from maskpre.callbacks.steps import StepCallback
 from maskpre.run_folder import RunFolder
 
 
-class KeepBest(Callback):
+class KeepBest(StepCallback):
     """Keeps the `top_k` checkpoints whose online probe `probe` is best, as best-STEP.ckpt.
 
     Comes after the online probe in the list of callbacks; without one that measures `probe` every few epochs
@@ -31,14 +31,7 @@ class KeepBest(Callback):
         """Go on with what is kept."""
         self.scores = state_dict["scores"]
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if this step was probed and is among the best."""
         self._consider(trainer)
 

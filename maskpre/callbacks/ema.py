@@ -3,12 +3,14 @@
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from maskpre.callbacks.steps import StepCallback
 
-class WeightEMA(Callback):
+
+class WeightEMA(StepCallback):
     """Averages all weights after each optimiser step: average = decay * average + (1 - decay) * weight.
 
     The average is saved in checkpoints under "ema" with the model's own names, and resumed exactly.
@@ -19,7 +21,6 @@ class WeightEMA(Callback):
             raise ValueError(f"EMA decay must be between 0 and 1, got {decay}")
         self.decay = decay
         self.average: AveragedModel | None = None
-        self._last_step = 0
         self._loaded: dict[str, Tensor] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -31,21 +32,9 @@ class WeightEMA(Callback):
         # The first update copies; the start is the copy already.
         self.average.n_averaged.fill_(1)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Averages count from the step the run is at."""
-        self._last_step = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average once per optimiser step."""
-        if trainer.global_step != self._last_step and self.average is not None:
-            self._last_step = trainer.global_step
+        if self.average is not None:
             with torch.no_grad():
                 self.average.update_parameters(pl_module.model)  # type: ignore[arg-type]
 

@@ -5,17 +5,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from lightning import LightningModule, Trainer
 
 from maskpre.callbacks.meter import log_metrics
+from maskpre.callbacks.steps import StepCallback, completes_epochs
 from maskpre.evaluation.base import Probe
 from maskpre.evaluation.features import Features, Pool, extract
 
 log = logging.getLogger(__name__)
 
 
-class OnlineProbe(Callback):
+class OnlineProbe(StepCallback):
     """Judges the frozen encoder before the first step, every `every_epochs` epochs and at the end.
 
     `probes` by name are fitted on at most `max_train` training pictures (none augmented) and scored on at
@@ -39,7 +39,6 @@ class OnlineProbe(Callback):
         self.latest: dict[str, float] = {}
         self.latest_step: int | None = None
         self.seconds = 0.0
-        self._last_step = 0
 
     def state_dict(self) -> dict[str, Any]:
         """The untrained encoder's results."""
@@ -51,26 +50,13 @@ class OnlineProbe(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the encoder as it was initialised."""
-        self._last_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         if trainer.global_step == 0:
             self.untrained = self._probe(trainer, pl_module)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe when another `every_epochs` are complete."""
-        step, before = trainer.global_step, self._last_step
-        self._last_step = step
-        if self.every_epochs is None or step == before or step >= trainer.max_steps:
-            return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        period = self.every_epochs * data.steps_per_epoch
-        if step // period > before // period:
+        if completes_epochs(trainer, self.every_epochs) and trainer.global_step < trainer.max_steps:
             self._probe(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

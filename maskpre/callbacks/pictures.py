@@ -3,18 +3,18 @@
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
-from torch import Tensor
 
+from maskpre.callbacks.steps import StepCallback, completes_epochs
 from maskpre.evaluation.features import evaluating
 from maskpre.evaluation.reconstruction import reconstruction_grid
 from maskpre.run_folder import RunFolder
 from maskpre.targets.base import PictureTarget
 
 
-class Pictures(Callback):
+class Pictures(StepCallback):
     """Writes original / masked / reconstruction of the same `num` pictures.
 
     At the end, and every `every_epochs` if that is given. Systems that predict no pictures write none.
@@ -24,26 +24,10 @@ class Pictures(Callback):
         if num < 1:
             raise ValueError(f"num must be at least 1 picture, got {num}")
         self.folder, self.num, self.every_epochs = folder, num, every_epochs
-        self._last_step = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from where the run is."""
-        self._last_step = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw when another `every_epochs` are complete."""
-        step, before = trainer.global_step, self._last_step
-        self._last_step = step
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        period = None if self.every_epochs is None else self.every_epochs * data.steps_per_epoch
-        if period is not None and step != before and step // period > before // period:
+        if completes_epochs(trainer, self.every_epochs):
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,5 +54,5 @@ class Pictures(Callback):
             if isinstance(logger, WandbLogger):
                 logger.log_image("reconstruction", [image], step=trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
-                picture = torch.from_numpy(image).permute(2, 0, 1)
+                picture = torch.tensor(image).permute(2, 0, 1)
                 logger.experiment.add_image("reconstruction", picture, trainer.global_step)

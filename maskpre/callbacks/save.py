@@ -6,9 +6,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from lightning import LightningModule, Trainer
 
+from maskpre.callbacks.steps import StepCallback
 from maskpre.run_folder import RunFolder
 
 SAVE_SIGNALS = (signal.SIGUSR1,)
@@ -19,7 +19,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGREE_EVERY = 10
 
 
-class SaveLast(Callback):
+class SaveLast(StepCallback):
     """Writes the run's last checkpoint every `every_steps` optimiser steps or `every_minutes`.
 
     SIGUSR1 saves at the next optimiser step; SIGTERM and SIGINT save and stop, a second one stops at once.
@@ -37,13 +37,12 @@ class SaveLast(Callback):
         self.stopped_by: signal.Signals | None = None
         self._asked = False
         self._saved_step = -1
-        self._last_step = 0
         self._saved_at = time.monotonic()
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals; the handlers only note what was asked."""
-        self._last_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         self._saved_at = time.monotonic()
         for number in (*SAVE_SIGNALS, *STOP_SIGNALS):
             self._previous[number] = signal.signal(number, self._on_signal)
@@ -55,19 +54,9 @@ class SaveLast(Callback):
             self.stopped_by = received
             signal.signal(received, self._previous.get(received) or signal.SIG_DFL)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, and stop if asked to, where an optimiser step has just been completed."""
         step = trainer.global_step
-        if step == self._last_step:
-            return
-        self._last_step = step
         periodic = self.every_steps is not None and step % self.every_steps == 0
         asked, stop = self._agree(trainer, step)
         if periodic or asked:
