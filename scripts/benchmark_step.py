@@ -360,6 +360,7 @@ def report(times: dict[str, list[float]], peaks: dict[str, float], args: argpars
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Options, and the overrides of the configuration among them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
