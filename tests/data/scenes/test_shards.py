@@ -44,4 +44,4 @@ def test_interrupt_begins_no_further_shard(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_shards(_jobs(tmp_path, 40), num_workers=2, on_images=interrupt)
-    assert 1 <= len(list(tmp_path.iterdir())) < 15
+    assert 0 < len(list(tmp_path.iterdir())) < 15
