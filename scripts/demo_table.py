@@ -25,8 +25,10 @@ from maskpre.config import compose
 from maskpre.evaluation.features import Features
 
 # Fine-tuning uses a tenth of the labels: few labels are what pretraining is for, and it takes minutes.
-FEW_LABELS = ("data.num_train=2000", "data.num_val=2000", "recipe.epochs=6")
+FEW_LABELS = ("data.num_train=2000", "data.num_val=2000", "recipe.epochs=12")
 FEW_FEATURES = ("max_train=6000", "max_val=2000")
+# The run's own probe sees less of the data, to be cheap.
+MORE_PROBED = ("callbacks.probe.max_train=10000", "callbacks.probe.max_test=4000")
 COLUMNS = ("linear", "attentive", "fine-tuned")
 
 
@@ -64,7 +66,7 @@ def measure(system: str, seed: int, out: Path, threads: int) -> dict[str, dict[s
     folder = out / f"{system}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     workers = "data.num_workers=0"
-    common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", workers]
+    common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", workers, *MORE_PROBED]
     run(["maskpre.train", f"experiment={system}", *common], folder / "pretrain.txt", threads)
     untrained, pretrained = linear_probes(folder / "pretrain")
     cells = {"untrained": {"linear": untrained}, "pretrained": {"linear": pretrained}}
