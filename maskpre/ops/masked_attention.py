@@ -1,0 +1,292 @@
+"""Attention for every encoder and predictor: masks by groups and lengths, biases by position, one entry.
+
+Three implementations stand behind it: fused Triton kernels on a GPU, torch's scaled_dot_product_attention,
+and the definition written out. No mask and no bias is ever stored per pair on the way through the kernels.
+"""
+
+import logging
+import os
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal, overload
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from maskpre.ops import attention_op
+from maskpre.ops.attention_dense import by_definition, by_sdpa
+from maskpre.ops.attention_layout import Layout, check_layout, check_tokens
+
+Backend = Literal["auto", "triton", "sdpa", "reference"]
+LONG = 512
+HEAD_DIMS = (16, 128)
+_LOG = logging.getLogger(__name__)
+
+
+def choose_backend(
+    backend: Backend,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    longest: int,
+    plain: bool,
+    lse: bool = False,
+) -> Backend:
+    """What `backend` stands for: "auto" becomes one of the others, which remain as they are.
+
+    The kernels win in half precision, except on plain sequences (equally long, no mask, no bias) of 512 keys
+    and more: those go to torch, whose own choice on Hopper is cuDNN.
+    """
+    if backend != "auto":
+        return backend
+    low, high = HEAD_DIMS
+    fits = low <= head_dim <= high and head_dim % 8 == 0 and dtype in (torch.float16, torch.bfloat16)
+    if device.type == "cuda" and fits and not (plain and longest >= LONG) and _has_triton():
+        chosen: Backend = "triton"
+    else:
+        chosen = "reference" if lse else "sdpa"
+    if not torch.compiler.is_compiling():
+        _log_once(chosen, device.type, dtype, head_dim, max(64, 1 << (longest - 1).bit_length()), plain)
+    return chosen
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+@cache
+def _log_once(
+    chosen: Backend, device: str, dtype: torch.dtype, head_dim: int, bucket: int, plain: bool
+) -> None:
+    kind = "plain" if plain else "masked or biased"
+    _LOG.info(
+        "attention on %s, %s, heads of %d, up to %d keys, %s: %s",
+        device,
+        dtype,
+        head_dim,
+        bucket,
+        kind,
+        chosen,
+    )
+
+
+def _runs_triton(device: torch.device) -> bool:
+    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _amp(tokens: Tensor) -> Tensor:
+    """Tokens in the type autocast asks for; a bias table is not touched by it."""
+    kind = tokens.device.type
+    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
+
+
+def _flat(values: Tensor | None, dims: int) -> Tensor | None:
+    return values.flatten() if values is not None and values.dim() > dims else values
+
+
+def _lengths(tokens: Tensor, cu: Tensor | None, longest: int | None, side: str) -> tuple[int, int]:
+    """The number of samples and the length of the longest."""
+    if tokens.dim() == 4:
+        if cu is not None or longest not in (None, tokens.shape[1]):
+            raise ValueError(
+                f"cu_{side} and max_{side} belong to packed tokens (t, h, d), not to (b, n, h, d)"
+            )
+        return tokens.shape[0], tokens.shape[1]
+    if cu is None:
+        longest = len(tokens) if longest is None else longest
+        return len(tokens) // max(longest, 1), longest
+    if longest is None:
+        raise ValueError(f"cu_{side} needs max_{side}, a bound on the lengths that is known beforehand")
+    return len(cu) - 1, longest
+
+
+def _attend(
+    tokens: tuple[Tensor, ...], layout: Layout, backend: Backend, *, return_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Run the implementation. `tokens` are q, k and v, or their packed form alone."""
+    first = tokens[0]
+    packed = len(tokens) == 1
+    chosen = choose_backend(
+        backend,
+        device=first.device,
+        dtype=first.dtype,
+        head_dim=first.shape[-1],
+        longest=layout.max_k,
+        plain=layout.plain,
+        lse=return_lse,
+    )
+    if chosen == "triton":
+        return _by_kernel(tokens, layout, return_lse=return_lse)
+    q, k, v = first.unbind(-3) if packed else tokens
+    if chosen == "sdpa":
+        if return_lse:
+            raise ValueError("backend 'sdpa' gives no log-sum-exp; use 'triton' or 'reference'")
+        return by_sdpa(q, k, v, layout), None
+    with torch.autocast(first.device.type, enabled=False):
+        return by_definition(q, k, v, layout)
+
+
+def _by_kernel(
+    tokens: tuple[Tensor, ...], layout: Layout, *, return_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    first = tokens[0]
+    if not _runs_triton(first.device):
+        raise ValueError(
+            f"backend 'triton' runs on a GPU, or on a CPU under TRITON_INTERPRET=1; the tokens are on "
+            f"{first.device}. Use 'auto', 'sdpa' or 'reference'"
+        )
+    batched = first.dim() == (5 if len(tokens) == 1 else 4)
+    flat = [x.flatten(0, 1) for x in tokens] if batched else tokens
+    operator = torch.ops.maskpre.attention_qkv if len(tokens) == 1 else torch.ops.maskpre.attention
+    out, lse = operator(*flat, *attention_op.options(layout))
+    return (out.unflatten(0, first.shape[:2]) if batched else out), lse
+
+
+@overload
+def masked_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_q: Tensor | None = None,
+    cu_k: Tensor | None = None,
+    max_q: int | None = None,
+    max_k: int | None = None,
+    group_q: Tensor | None = None,
+    group_k: Tensor | None = None,
+    bias_table: Tensor | None = None,
+    code_q: Tensor | None = None,
+    code_k: Tensor | None = None,
+    code_offset: int = 0,
+    scale: float | None = None,
+    return_lse: Literal[False] = False,
+    backend: Backend = "auto",
+) -> Tensor: ...
+
+
+@overload
+def masked_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_q: Tensor | None = None,
+    cu_k: Tensor | None = None,
+    max_q: int | None = None,
+    max_k: int | None = None,
+    group_q: Tensor | None = None,
+    group_k: Tensor | None = None,
+    bias_table: Tensor | None = None,
+    code_q: Tensor | None = None,
+    code_k: Tensor | None = None,
+    code_offset: int = 0,
+    scale: float | None = None,
+    return_lse: Literal[True],
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
+def masked_attention(
+    q: Float[Tensor, "*bq h d"],
+    k: Float[Tensor, "*bk h d"],
+    v: Float[Tensor, "*bk h d"],
+    *,
+    cu_q: Int32[Tensor, "s"] | None = None,
+    cu_k: Int32[Tensor, "s"] | None = None,
+    max_q: int | None = None,
+    max_k: int | None = None,
+    group_q: Int32[Tensor, "..."] | None = None,
+    group_k: Int32[Tensor, "..."] | None = None,
+    bias_table: Float[Tensor, "h r"] | None = None,
+    code_q: Int32[Tensor, "..."] | None = None,
+    code_k: Int32[Tensor, "..."] | None = None,
+    code_offset: int = 0,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """softmax(scale * q k^T + bias) v within every sample, over the keys a query may see.
+
+    Tokens are batched (b, n, h, d), or packed (t, h, d): then `cu_q` and `cu_k` say where samples begin
+    (b + 1 entries, from 0 to t) and `max_q` and `max_k` bound their lengths; without `cu_*` all samples have
+    exactly `max_*` tokens. A query sees a key if their groups are equal and not negative (one entry per
+    token, (b, n) or (t,)). `bias_table` has a row r = code_q - code_k + code_offset for every pair; codes are
+    one per token, or one per place in a sample and the same in all. A negative code is a class token, whose
+    pairs have the last rows: R - 3 (it asks), R - 2 (it is asked), R - 1 (both). The table stays float32.
+    `scale` is 1 / sqrt(d) by default.
+
+    Queries that see no key give 0 and no gradient. With `return_lse` also the log of the softmax's
+    denominator, (h, t) in float32 (-inf for those queries), which carries no gradient. `backend` forces an
+    implementation; forcing "sdpa" or "reference" may store masks and biases per pair.
+
+    Raises ValueError naming the sizes if arguments don't fit. Values of codes, groups and lengths are on the
+    device and are not checked.
+    """
+    check_tokens(q, k, v)
+    num_samples, longest_q = _lengths(q, cu_q, max_q, "q")
+    _, longest_k = _lengths(k, cu_k, max_k, "k")
+    layout = Layout(
+        cu_q=cu_q,
+        cu_k=cu_k,
+        num_samples=num_samples,
+        max_q=longest_q,
+        max_k=longest_k,
+        group_q=_flat(group_q, 1),
+        group_k=_flat(group_k, 1),
+        table=bias_table,
+        code_q=_flat(code_q, 1),
+        code_k=_flat(code_k, 1),
+        code_offset=code_offset,
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+    )
+    check_layout(layout, q, k)
+    out, lse = _attend((_amp(q), _amp(k), _amp(v)), layout, backend, return_lse=return_lse)
+    if not return_lse:
+        return out
+    assert lse is not None
+    return out, lse
+
+
+def masked_attention_qkv(
+    qkv: Float[Tensor, "*b 3 h d"],
+    *,
+    cu: Int32[Tensor, "s"] | None = None,
+    max_n: int | None = None,
+    group: Int32[Tensor, "..."] | None = None,
+    bias_table: Float[Tensor, "h r"] | None = None,
+    code: Int32[Tensor, "..."] | None = None,
+    code_offset: int = 0,
+    scale: float | None = None,
+    backend: Backend = "auto",
+) -> Float[Tensor, "*b h d"]:
+    """`masked_attention` of tokens among themselves, from (b, n, 3, h, d) or packed (t, 3, h, d).
+
+    The kernels' backward pass writes one gradient of that form: no copy puts three together.
+    """
+    if qkv.dim() not in (4, 5) or qkv.shape[-3] != 3 or not qkv.is_floating_point():
+        raise ValueError(
+            f"qkv must be (b, n, 3, h, d) or (t, 3, h, d) of a floating type, got {tuple(qkv.shape)} of "
+            f"{qkv.dtype}"
+        )
+    tokens = qkv.select(-3, 0)
+    num_samples, longest = _lengths(tokens, cu, max_n, "q")
+    group, code = _flat(group, 1), _flat(code, 1)
+    layout = Layout(
+        cu_q=cu,
+        cu_k=cu,
+        num_samples=num_samples,
+        max_q=longest,
+        max_k=longest,
+        group_q=group,
+        group_k=group,
+        table=bias_table,
+        code_q=code,
+        code_k=code,
+        code_offset=code_offset,
+        scale=qkv.shape[-1] ** -0.5 if scale is None else scale,
+    )
+    check_layout(layout, tokens, tokens)
+    return _attend((_amp(qkv),), layout, backend, return_lse=False)[0]
