@@ -1,8 +1,9 @@
-"""The timm model an encoder's weights belong to."""
+"""The model that an encoder's weights belong to: timm's, or one in its manner that timm lacks."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import timm
@@ -10,6 +11,7 @@ from hydra.utils import get_class
 from torch import nn
 
 from maskpre.checkpoints.swin_extras import PLAIN_SWIN, SwinExtras
+from maskpre.encoders.conv_vit_classifier import ConvViTClassifier
 from maskpre.errors import UserError
 
 Options = dict[str, Any]
@@ -17,7 +19,7 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A timm model by name, and the constructor arguments in which this one differs from it.
+    """A model by name, timm's or one of `BEYOND_TIMM`, and the constructor arguments in which it differs.
 
     `swin_extras` are the differences that no argument of timm's Swin expresses.
     """
@@ -29,10 +31,10 @@ class Architecture:
     def build(
         self, *, num_classes: int, drop_path_rate: float = 0.0, global_pool: str | None = None
     ) -> nn.Module:
-        """The model with fresh weights; UserError if timm refuses the arguments."""
+        """The model with fresh weights; UserError if it refuses the arguments."""
+        create = BEYOND_TIMM.get(self.name) or partial(timm.create_model, self.name)
         try:
-            net = timm.create_model(
-                self.name,
+            net = create(
                 num_classes=num_classes,
                 drop_path_rate=drop_path_rate,
                 global_pool=global_pool,
@@ -40,7 +42,7 @@ class Architecture:
             )
         except (AssertionError, TypeError, ValueError) as error:
             arguments = {"global_pool": global_pool, **self.options}
-            raise UserError(f"timm can't build {self.name!r} with {arguments}: {error}") from error
+            raise UserError(f"can't build {self.name!r} with {arguments}: {error}") from error
         return net if self.swin_extras == PLAIN_SWIN else self.swin_extras.apply(net)
 
     def for_fine_tuning(self, img_size: int | None) -> "Architecture":
@@ -84,24 +86,34 @@ def _swin(config: Mapping[str, Any]) -> Options:
     return _given(config, (*sizes, "mlp_ratio", "qkv_bias"))
 
 
+def _conv_vit(config: Mapping[str, Any]) -> Options:
+    sizes = ("img_size", "in_chans", "patch_sizes", "embed_dims", "depths", "num_heads", "mlp_ratios")
+    return _given(config, (*sizes, "multi_scale"))
+
+
 SWIN = "maskpre.encoders.swin.Swin"
+CONV_VIT = "maskpre.encoders.conv_vit.ConvViT"
+
+BEYOND_TIMM: Mapping[str, Callable[..., nn.Module]] = {CONV_VIT: ConvViTClassifier}
 
 FROM_CONFIG: Mapping[str, Callable[[Mapping[str, Any]], Options]] = {
     "maskpre.encoders.vit.ViT": _vit,
     "maskpre.encoders.beit.BeitViT": _beit,
     SWIN: _swin,
+    CONV_VIT: _conv_vit,
 }
 
 
 def from_config(encoder: Mapping[str, Any]) -> Architecture:
-    """The timm model of an `encoder` node of a training configuration; UserError if there is none."""
+    """The model of an `encoder` node of a training configuration; UserError if there is none."""
     target = encoder["_target_"]
     if target not in FROM_CONFIG:
-        raise UserError(f"encoder {target} is no timm model; {', '.join(FROM_CONFIG)} are")
+        raise UserError(f"no classifier is known for encoder {target}, only for {', '.join(FROM_CONFIG)}")
     parameters = inspect.signature(get_class(target)).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     config = {**defaults, **encoder}
     extras = PLAIN_SWIN
     if target == SWIN:
         extras = SwinExtras(config["patch_norm"] == "layer", config["position"] == "learned")
-    return Architecture(encoder["name"], FROM_CONFIG[target](config), extras)
+    name = target if target in BEYOND_TIMM else encoder["name"]
+    return Architecture(name, FROM_CONFIG[target](config), extras)

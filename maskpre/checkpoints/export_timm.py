@@ -9,7 +9,7 @@ import timm
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maskpre.checkpoints.architecture import Options, from_config
+from maskpre.checkpoints.architecture import BEYOND_TIMM, Options, from_config
 from maskpre.checkpoints.load import load_encoder
 from maskpre.checkpoints.sources import WEIGHTS, OwnSource
 from maskpre.checkpoints.swin_extras import PLAIN_SWIN
@@ -19,6 +19,8 @@ from maskpre.errors import UserError
 def write_timm(source: OwnSource, folder: Path) -> None:
     """Write config.json and model.safetensors; UserError for an encoder that timm has no arguments for."""
     architecture = from_config(source.config["encoder"])
+    if architecture.name in BEYOND_TIMM:
+        raise UserError(f"timm has no model like {architecture.name}; use format=full")
     if architecture.swin_extras != PLAIN_SWIN:
         raise UserError(
             "timm's Swin has neither absolute positions nor a patch embedding without norm "

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maskpre.checkpoints.architecture import Architecture
+from maskpre.checkpoints.architecture import CONV_VIT, Architecture
 from maskpre.checkpoints.resize import TABLE, square_grid, square_window
 from maskpre.checkpoints.swin_extras import SwinExtras
 from maskpre.errors import UserError
@@ -104,3 +104,23 @@ def swin(state: Mapping[str, Tensor]) -> Architecture:
     }
     extras = SwinExtras("patch_embed.norm.weight" in state, "absolute_pos_embed" in state)
     return Architecture("swin_base_patch4_window7_224", sizes, extras)
+
+
+def conv_vit(state: Mapping[str, Tensor]) -> Architecture:
+    """ConvMAE's network; UserError if its number of heads can't be known from its width."""
+    stages = (1, 2, 3)
+    kernels = [state[f"patch_embed{stage}.proj.weight"].shape for stage in stages]
+    patch_sizes, embed_dims = [kernel[3] for kernel in kernels], [kernel[0] for kernel in kernels]
+    hidden = [state[f"blocks{stage}.0.mlp.fc1.weight"].shape[0] for stage in stages]
+    side, _ = square_grid(state["pos_embed"].shape[1], 0)
+    sizes = {
+        "img_size": side * math.prod(patch_sizes),
+        "in_chans": kernels[0][1],
+        "patch_sizes": patch_sizes,
+        "embed_dims": embed_dims,
+        "depths": [_count(state, rf"blocks{stage}\.(\d+)\.") for stage in stages],
+        "num_heads": _heads(embed_dims[-1]),
+        "mlp_ratios": [mlp_ratio(*pair) for pair in zip(hidden, embed_dims, strict=True)],
+        "multi_scale": "stage1_output_decode.weight" in state,
+    }
+    return Architecture(CONV_VIT, sizes)

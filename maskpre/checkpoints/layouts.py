@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from maskpre.checkpoints import infer, names_mae, names_mmpretrain, names_simmim
+from maskpre.checkpoints import infer, names_convmae, names_mae, names_mmpretrain, names_simmim
 from maskpre.checkpoints.architecture import Architecture
 
 State = Mapping[str, Tensor]
@@ -33,6 +33,13 @@ class Layout:
 
 
 LAYOUTS = (
+    Layout(
+        "ConvMAE",
+        r"blocks3\.0\.attn\.qkv\.weight",
+        names_convmae.pretraining_keys,
+        names_mae.encoder_keys,
+        infer.conv_vit,
+    ),
     Layout(
         "mmpretrain MAE",
         r"backbone\.layers\.0\.ln1\.weight",

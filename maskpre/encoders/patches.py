@@ -9,6 +9,15 @@ from maskpre.ops.patchify import check_size, patch_view
 from maskpre.types import Grid, gather_tokens
 
 
+def visible_patches(
+    x: Float[Tensor, "b c h w"], grid: Grid, keep: Int[Tensor, "b v"]
+) -> Float[Tensor, "b v c ph pw"]:
+    """The pixels of the patches `keep`, in that order; ValueError unless the picture is the grid's size."""
+    rows, cols = keep // grid.shape[1], keep % grid.shape[1]
+    samples = torch.arange(len(x), device=x.device)[:, None]
+    return patch_view(x, grid)[samples, rows, cols]
+
+
 def embed_patches(
     embed: nn.Module, x: Float[Tensor, "b c h w"], grid: Grid, keep: Int[Tensor, "b v"] | None
 ) -> Float[Tensor, "b n d"]:
@@ -22,7 +31,5 @@ def embed_patches(
         return embed(x)
     if type(embed) is not PatchEmbed:
         return gather_tokens(embed(x), keep)
-    rows, cols = keep // grid.shape[1], keep % grid.shape[1]
-    samples = torch.arange(len(x), device=x.device)[:, None]
-    patches = patch_view(x, grid)[samples, rows, cols].flatten(2)
+    patches = visible_patches(x, grid, keep).flatten(2)
     return embed.norm(nn.functional.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias))

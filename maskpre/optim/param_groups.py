@@ -13,6 +13,7 @@ from maskpre.errors import UserError
 DecayPolicyName = Literal[
     "mae", "mae_finetune", "mmpretrain", "simmim_swin", "simmim_swin_finetune", "simmim_vit", "all"
 ]
+VIT_BLOCK = r"blocks3?\.(\d+)\."
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 ParamGroup = dict[str, Any]
 
@@ -75,14 +76,15 @@ def layer_decay_table(
 ) -> dict[str, float]:
     """Layer-wise learning-rate scales `decay ** (N + 1 - id)` of a ViT, BEiT or Swin.
 
-    ViT: tokens, positions and patch embedding have id 0, block i has i + 1, the rest N + 1. Swin: blocks are
+    ViT: tokens, positions and patch embedding have id 0, block i has i + 1, the rest N + 1. ConvViT: the same
+    for its third stage's blocks, everything before them has id 0. Swin: blocks are
     counted over the stages, and the merging that follows stage k has the id of that stage's last block. timm
     names this merging `layers.(k+1).downsample`, the official code `layers.k.downsample` (`naming`).
     Raises UserError for names of any other kind of network.
     """
     names = list(names)
     swin_blocks = [match for name in names if (match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name))]
-    vit_blocks = [int(match[1]) for name in names if (match := re.match(r"blocks\.(\d+)\.", name))]
+    vit_blocks = [int(match[1]) for name in names if (match := re.match(VIT_BLOCK, name))]
     if vit_blocks:
         top = max(vit_blocks) + 2
         ids = {name: _vit_layer(name, top) for name in names}
@@ -92,14 +94,18 @@ def layer_decay_table(
         top = sum(depths) + 1
         ids = {name: _swin_layer(name, depths, after_stage=naming == "official") for name in names}
     else:
-        raise UserError("layer_decay needs a network with `blocks.*` (ViT) or `layers.*.blocks.*` (Swin)")
+        raise UserError(
+            "layer_decay needs a network with `blocks.*` (ViT), `blocks3.*` (ConvViT) or "
+            "`layers.*.blocks.*` (Swin)"
+        )
     return {name: decay ** (top - layer) for name, layer in ids.items()}
 
 
 def _vit_layer(name: str, top: int) -> int:
-    if name in ("cls_token", "reg_token", "mask_token", "pos_embed") or name.startswith("patch_embed."):
+    first = name.partition(".")[0]
+    if re.fullmatch(r"cls_token|reg_token|mask_token|pos_embed|patch_embed\d?|blocks[12]", first):
         return 0
-    block = re.match(r"blocks\.(\d+)\.", name)
+    block = re.match(VIT_BLOCK, name)
     return int(block[1]) + 1 if block else top
 
 

@@ -11,12 +11,19 @@ from maskpre.build import build_model
 from maskpre.checkpoints.save import atomic_save
 from maskpre.config import compose
 
+CONV_VIT = [
+    "encoder=conv_vit",
+    "encoder.embed_dims=[8,12,24]",
+    "encoder.depths=[1,2,2]",
+    "encoder.num_heads=3",
+]
 SMALL = ["epochs=800", "data.image_size=32", "encoder.embed_dim=24"]
 VIT = ["encoder.depth=2", "encoder.num_heads=3"]
 DECODER = ["predictor.embed_dim=16", "predictor.depth=1", "predictor.num_heads=2"]
 OVERRIDES = {
     "mae": ["experiment=mae", *SMALL, *VIT, *DECODER],
     "mae_no_class": ["experiment=mae", *SMALL, *VIT, *DECODER, "encoder.class_token=false"],
+    "conv_vit": ["experiment=mae", *CONV_VIT, *SMALL[:2], *DECODER],
     "simmim_vit": ["experiment=simmim", "encoder=simmim_vit", *SMALL, *VIT],
     "swin": ["experiment=simmim", "encoder=swin", *SMALL, "encoder.depths=[2,2]", "encoder.num_heads=[2,4]"],
 }

@@ -50,6 +50,13 @@ def test_timm_knows_mean_std_and_size(make_checkpoint: Callable[..., str], tmp_p
     assert net(torch.zeros(1, 3, 48, 48)).shape == (1, 5)
 
 
+def test_what_timm_lacks_is_exported_whole(make_checkpoint: Callable[..., str], tmp_path: Path) -> None:
+    path = make_checkpoint("conv_vit")
+    with pytest.raises(UserError, match=r"timm has no model like .*ConvViT; use format=full"):
+        export(path, str(tmp_path / "out"), "timm")
+    assert export(path, str(tmp_path / "out"), "full") == 0
+
+
 @pytest.mark.parametrize("name", ["mae", "swin"])
 def test_a_whole_model_comes_back(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     path = request.getfixturevalue(name)

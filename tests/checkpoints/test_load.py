@@ -10,22 +10,18 @@ from maskpre.checkpoints.export import export
 from maskpre.checkpoints.load import load_into, load_model, load_timm, open_model, restore
 from maskpre.checkpoints.read import read_torch
 from maskpre.errors import UserError
+from maskpre.evaluation.features import encode
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def _tokens(net: torch.nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    return net.eval().forward_features(pictures).flatten(1, -2)
-
-
-@pytest.mark.parametrize("name", ["mae", "swin", "simmim_vit", "mae_no_class"])
+@pytest.mark.parametrize("name", ["mae", "swin", "simmim_vit", "mae_no_class", "conv_vit"])
 def test_tokens_are_the_checkpoints(name: str, make_checkpoint: Callable[..., str]) -> None:
     path = make_checkpoint(name)
     pictures = torch.randn(2, 3, 32, 32)
     net, report = load_timm(path, num_classes=0, global_pool="")
-    encoded = load_model(path).encoder(pictures)
-    got = _tokens(net, pictures)[:, -encoded.tokens.shape[1] :]
-    torch.testing.assert_close(got, encoded.tokens, rtol=1e-4, atol=1e-5)
+    expected, got = load_model(path).encoder(pictures), encode(net.eval(), pictures)
+    torch.testing.assert_close(got.tokens, expected.tokens, rtol=1e-4, atol=1e-5)
     assert report.kind == "checkpoint"
     assert not report.resized
 
@@ -39,6 +35,39 @@ def test_average_pooling_has_a_fresh_norm(mae: str) -> None:
     assert report.left_out == dict.fromkeys(
         ("norm.weight", "norm.bias"), "pooled tokens have a norm of their own"
     )
+
+
+def test_a_fine_tuned_conv_vit_has_no_skips(make_checkpoint: Callable[..., str]) -> None:
+    net, report = load_timm(make_checkpoint("conv_vit"), num_classes=7, img_size=48)
+    assert net(torch.zeros(1, 3, 48, 48)).shape == (1, 7)
+    assert report.resized == {"pos_embed": ((1, 16, 24), (1, 36, 24))}
+    reasons = {name.partition(".")[0]: reason for name, reason in report.left_out.items()}
+    no_place = dict.fromkeys(
+        ("stage1_output_decode", "stage2_output_decode"), "the model has no place for it"
+    )
+    assert reasons == {**no_place, "norm": "pooled tokens have a norm of their own"}
+
+
+def test_convmaes_files_are_read(make_checkpoint: Callable[..., str], tmp_path: Path) -> None:
+    """Official names of encoder and decoder, and sizes told from the shapes alone."""
+    path = make_checkpoint("conv_vit", "encoder.embed_dims=[8,12,192]", "encoder.mlp_ratios=[1,2,3]")
+    state = read_torch(path)["state_dict"]
+    renamed = {name.replace("predictors.main.mask", "mask"): value for name, value in state.items()}
+    official = {
+        name.removeprefix("encoder.").replace("predictors.main.", "decoder_"): value
+        for name, value in renamed.items()
+    }
+    torch.save({"model": official}, tmp_path / "convmae.pth")
+    net, report = load_timm(str(tmp_path / "convmae.pth"), num_classes=0, global_pool="")
+    model, pictures = load_model(path), torch.randn(2, 3, 32, 32)
+    assert report.kind == "official, ConvMAE"
+    torch.testing.assert_close(encode(net.eval(), pictures).tokens, model.encoder(pictures).tokens)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    report = load_into(model, str(tmp_path / "convmae.pth"))
+    assert (report.left_out, report.fresh) == ({}, ())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_class_token_keeps_the_norm(mae: str) -> None:

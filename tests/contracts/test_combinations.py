@@ -20,13 +20,16 @@ GROUPS = ("encoder", "masking", "target", "predictor")
 # Why a combination may be refused; a new reason must be added here knowingly.
 REASONS = {
     "predicts only where the encoder gives tokens": lambda names, hidden: (
-        names["predictor"] == "linear" and hidden == "drop"
+        names["predictor"] == "linear" and (hidden == "drop" or names["encoder"] == "conv_vit")
     ),
 }
+# Encoders that hide cells in the one way their file says.
+ONE_WAY = ("Swin", "ConvViT")
 TINY: dict[str, Any] = {
     "embed_dim": 32,
     "depth": 2,
     "depths": [1, 1, 1],
+    "embed_dims": [8, 16, 32],
     "num_heads": 4,
     "num_images": 4,
     "image_size": 16,
@@ -83,7 +86,7 @@ def assemble(
 
 def hidden_of(node: DictConfig) -> list[str | None]:
     """Both ways to hide cells, for encoders that have both."""
-    return ["drop", "replace"] if node._target_.rpartition(".")[2] != "Swin" else [None]
+    return [None] if node._target_.rpartition(".")[2] in ONE_WAY else ["drop", "replace"]
 
 
 def batch_of(cfg: DictConfig) -> dict[str, torch.Tensor]:

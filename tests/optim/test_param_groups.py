@@ -61,6 +61,23 @@ def test_fine_tuning_table_is_the_official_one(name, policy):
         assert group["lr"] == group["lr_scale"]
 
 
+def test_convvit_is_decayed_by_the_layers_of_its_transformer():
+    """ConvMAE's fine-tuning code: all that comes before the third stage's blocks has id 0."""
+    names = [
+        "pos_embed",
+        "patch_embed1.proj.weight",
+        "patch_embed4.weight",
+        "blocks1.1.conv1.weight",
+        "blocks2.0.mlp.fc2.weight",
+        "blocks3.0.attn.qkv.weight",
+        "blocks3.10.norm1.bias",
+        "fc_norm.weight",
+        "head.weight",
+    ]
+    scales = layer_decay_table(names, decay=0.65)
+    assert list(scales.values()) == [0.65**n for n in (12, 12, 12, 12, 12, 11, 1, 0, 0)]
+
+
 def test_swin_scales_agree_between_timm_and_official_names():
     model = timm.create_model(
         "swin_tiny_patch4_window7_224",
