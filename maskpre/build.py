@@ -16,9 +16,10 @@ from maskpre.inputs import Inputs
 from maskpre.masking.base import Masking
 from maskpre.model import MaskedModel
 from maskpre.objectives import Objective
-from maskpre.passes import Pass
+from maskpre.passes import Network, Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
+from maskpre.teachers.ema import EmaTeacher
 
 
 def config_path(entry: DictConfig) -> str:
@@ -102,8 +103,13 @@ def build_model(cfg: DictConfig) -> MaskedModel:
     assembly.problems.extend(unlike_pictures(cfg, inputs, spec, passes, targets, objectives))
     predictors = _predictors(assembly, cfg, spec, objectives, targets)
     assembly.settle()
-    networks: list[Encoder | Predictor] = [encoder, *predictors.values()]
-    for part in networks:
+    # Copied before they are compiled.
+    averages: dict[str, EmaTeacher] = assembly.parts(cfg.averages, student=Network(encoder, predictors))
+    assembly.settle()
+    parts: list[Encoder | Predictor] = []
+    for network in (Network(encoder, predictors), *(average.network for average in averages.values())):
+        parts += [network.encoder, *network.predictors.values()]
+    for part in parts:
         part.set_grad_checkpointing(cfg.activation_checkpointing)
         if cfg.compile:
             part.compile()
@@ -116,4 +122,5 @@ def build_model(cfg: DictConfig) -> MaskedModel:
         passes=passes,
         objectives=objectives,
         teachers=teachers,
+        averages=averages,
     )

@@ -23,7 +23,7 @@ def unknown_names(
         "masking": set(cfg.maskings),
         "pass": set(passes),
         "pass with a plan": {name for name, run in passes.items() if run.masking or run.of},
-        "network": {"encoder", *cfg.teachers},
+        "network": {"encoder", *cfg.teachers, *cfg.averages},
         "view": set(inputs.channels),
     }
     uses = [

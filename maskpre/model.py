@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from maskpre.encoders.base import Encoder
 from maskpre.masking.base import Masking
 from maskpre.objectives import Objective
-from maskpre.passes import Pass
+from maskpre.passes import Network, Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
+from maskpre.teachers.ema import EmaTeacher
 from maskpre.types import Noise, Step
 
 M = TypeVar("M", bound=nn.Module)
@@ -25,8 +26,8 @@ def _registered(modules: Mapping[str, M]) -> MutableMapping[str, M]:
 class MaskedModel(nn.Module):
     """Views, passes, objectives, and their weighted sum.
 
-    `encoder` is the student, which passes call "encoder"; `teachers` are further networks by name. Passes and
-    objectives run in the order given.
+    `encoder` and `predictors` are the student, which passes call "encoder"; `teachers` are frozen networks by
+    name, `averages` slow copies of the student. Passes and objectives run in the order given.
     """
 
     def __init__(
@@ -40,26 +41,38 @@ class MaskedModel(nn.Module):
         passes: Mapping[str, Pass],
         objectives: Mapping[str, Objective],
         teachers: Mapping[str, Encoder] | None = None,
+        averages: Mapping[str, EmaTeacher] | None = None,
     ) -> None:
         super().__init__()
         self.inputs, self.encoder = inputs, encoder
         self.maskings, self.predictors = _registered(maskings), _registered(predictors)
         self.targets, self.objectives = _registered(targets), _registered(objectives)
-        self.teachers = _registered(teachers or {})
+        self.teachers, self.averages = _registered(teachers or {}), _registered(averages or {})
         self.passes = dict(passes)
 
     @property
-    def networks(self) -> dict[str, Encoder]:
+    def student(self) -> Network:
+        """What is trained."""
+        return Network(self.encoder, self.predictors)
+
+    @property
+    def networks(self) -> dict[str, Network]:
         """Everything a pass can run, by name."""
-        return {"encoder": self.encoder, **self.teachers}
+        frozen = {name: Network(teacher) for name, teacher in self.teachers.items()}
+        return {"encoder": self.student, **frozen, **{n: a.network for n, a in self.averages.items()}}
 
     def forward(self, batch: dict[str, Tensor], *, noise: Noise, progress: float) -> Step:
         """One step: the returned record holds the total loss and all that led to it."""
         step = Step(batch=batch, views=self.inputs(batch), noise=noise, progress=progress)
         for name, run in self.passes.items():
-            run(name, step, networks=self.networks, maskings=self.maskings, predictors=self.predictors)
+            run(name, step, networks=self.networks, maskings=self.maskings)
         for name, objective in self.objectives.items():
             step.losses[name], step.loss_maps[name] = objective(step, self.targets[objective.target])
         weighted = [self.objectives[name].weight * loss for name, loss in step.losses.items()]
         step.total = torch.stack(weighted).sum()
         return step
+
+    def after_step(self, progress: float) -> None:
+        """What follows an optimiser step, before which the share `progress` of the training was done."""
+        for average in self.averages.values():
+            average.update(self.student, progress)

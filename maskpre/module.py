@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from maskpre.model import MaskedModel
@@ -67,6 +68,18 @@ class PretrainModule(LightningModule):
         named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith(FROZEN)]
         optimizer, schedule = self.build_optimizer(named)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, and let the model act on its new weights before any callback sees or saves them."""
+        progress = self.progress
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.model.after_step(progress)
 
     def configure_gradient_clipping(
         self,

@@ -40,7 +40,7 @@ def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located) -> Tensor:
 class Objective(nn.Module):
     """A loss between what `predictor` says and a target on `region`, counted `weight` times.
 
-    `plan` names the pass whose plan the region refers to.
+    `plan` names the pass in which the predictor ran, and whose plan the region refers to.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Objective(nn.Module):
 
     def forward(self, step: Step, target: Target) -> tuple[Tensor, Located]:
         """The unweighted loss and its map per token."""
-        prediction = step.predictions[self.predictor]
+        prediction = step.predictions[self.plan][self.predictor]
         values = align(target(step), like=prediction)
         weight = region_weight(step.plans[self.plan], self.region, prediction)
         term: LossTerm = self.loss(prediction.tokens, values, weight)

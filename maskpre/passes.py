@@ -1,7 +1,7 @@
 """One network on one view under one plan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -12,9 +12,17 @@ from maskpre.predictors.base import Predictor
 from maskpre.types import MaskPlan, Step
 
 
+@dataclass(frozen=True)
+class Network:
+    """What a pass can run: an encoder, and the predictors that go with it."""
+
+    encoder: Encoder
+    predictors: Mapping[str, Predictor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """Runs `network` on `view` and then, in order, the `predictors` that read its output.
+    """Runs `network` on `view` and then, in order, those of its `predictors` that are named.
 
     `masking` names the masking that makes the plan; None shows the network everything; with `of` the plan is
     taken from an earlier pass instead: the same one, or its complement. `grad` False runs without gradients.
@@ -40,15 +48,19 @@ class Pass:
         name: str,
         step: Step,
         *,
-        networks: Mapping[str, Encoder],
+        networks: Mapping[str, Network],
         maskings: Mapping[str, Masking],
-        predictors: Mapping[str, Predictor],
     ) -> None:
         """Store plan, output and predictions in the step."""
         with torch.set_grad_enabled(self.grad and torch.is_grad_enabled()):
             plan = self.choose_plan(step, maskings)
             if plan is not None:
                 step.plans[name] = plan
-            step.outputs[name] = networks[self.network](step.views[self.view], plan, step.noise)
+            network = networks[self.network]
+            encoded = step.outputs[name] = network.encoder(step.views[self.view], plan, step.noise)
+            made = step.predictions[name] = {}
             for key in self.predictors:
-                step.predictions[key] = predictors[key](step.outputs[name], plan, step)
+                predictor = network.predictors[key]
+                owner = predictor.input_of
+                source = encoded if owner is None else network.predictors[owner].prepare(encoded)
+                made[key] = predictor(source, plan, step)

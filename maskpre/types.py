@@ -246,6 +246,7 @@ class Step:
     """Everything one training step has produced so far; passes and objectives fill it in order.
 
     `progress` is the share of the whole training done, in [0, 1]: schedules depend on nothing else.
+    Plans and outputs are kept by pass, predictions by pass and predictor, losses and their maps by objective.
     """
 
     batch: dict[str, Tensor]
@@ -254,7 +255,7 @@ class Step:
     progress: float
     plans: dict[str, MaskPlan] = field(default_factory=dict)
     outputs: dict[str, Encoded] = field(default_factory=dict)
-    predictions: dict[str, Located] = field(default_factory=dict)
+    predictions: dict[str, dict[str, Located]] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
     loss_maps: dict[str, Located] = field(default_factory=dict)
     total: Tensor | None = None

@@ -119,7 +119,15 @@ def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:
     _check_complete(lost, source=source, kind=opened.kind)
     _check_shapes(chosen, like, source)
     model.load_state_dict(chosen, strict=False)
+    _restart_averages(model, chosen)
     return _report(source, opened.kind, state=state, chosen=chosen, left_out=left_out, fresh=fresh)
+
+
+def _restart_averages(model: MaskedModel, loaded: Mapping[str, Tensor]) -> None:
+    """Averages that the source doesn't have begin anew at the weights that were loaded."""
+    for name, average in model.averages.items():
+        if not any(key.startswith(f"averages.{name}.") for key in loaded):
+            average.restart(model.student)
 
 
 def _spare_rows(encoder: Encoder) -> int:

@@ -27,6 +27,7 @@ _MODEL = frozenset(
         "objectives",
         "loss",
         "teachers",
+        "averages",
         "activation_checkpointing",
         "compile",
     }

@@ -22,6 +22,7 @@ from maskpre.optim import OptimRecipe
 from maskpre.passes import Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
+from maskpre.teachers.ema import EmaTeacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class TrainSchema:
     passes: dict[str, Pass] = field(default_factory=dict)
     objectives: dict[str, Objective] = field(default_factory=dict)
     teachers: dict[str, Encoder] = field(default_factory=dict)
+    averages: dict[str, EmaTeacher] = field(default_factory=dict)
     seed: int = 0
     epochs: float = 10
     max_steps: int | None = None
@@ -124,6 +126,7 @@ SUPPLIED: Mapping[type, Mapping[str, str]] = {
     Masking: {"grid": ""},
     Target: {"grid": ""},
     Predictor: {"encoder": "encoder", "out_dim": "", "region": "objectives.NAME.region"},
+    EmaTeacher: {"student": ""},
     Callback: {"folder": "run_dir"},
     Logger: {"folder": "run_dir"},
     Trainer: {

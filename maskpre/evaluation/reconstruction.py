@@ -46,7 +46,7 @@ def reconstruct(step: Step, model: MaskedModel) -> Reconstruction:
     objective, target = _picture_objective(model)
     view, inputs = step.views[target.view].float(), cast(Inputs, model.inputs)
     pixels = Grid((view.shape[2], view.shape[3]), (1, 1))
-    prediction = step.predictions[objective.predictor]
+    prediction = step.predictions[objective.plan][objective.predictor]
     values, known = _everywhere(prediction)
     hidden = step.plans[objective.plan].at(pixels).unflatten(1, pixels.shape)[:, None]
     predicted = refine(known, prediction.grid, pixels).unflatten(1, pixels.shape)[:, None]

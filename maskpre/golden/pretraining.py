@@ -59,7 +59,7 @@ class Experiment:
         model = self.build(region="all")
         self.load(model)
         with torch.no_grad():
-            prediction = self.run(model).predictions["main"]
+            prediction = self.run(model).predictions["student"]["main"]
         return align(prediction, like=Located(prediction.tokens, prediction.grid))
 
 

@@ -22,10 +22,10 @@ class LinearPredictor(Predictor):
         super().__init__(encoder=encoder, out_dim=out_dim, region=region)
         self.pred = nn.Linear(encoder.embed_dim, out_dim)
 
-    def forward(self, encoded: Encoded, plan: MaskPlan, step: Step) -> Located:
+    def forward(self, encoded: Encoded, plan: MaskPlan | None, step: Step) -> Located:
         """Project the tokens of the region only."""
         tokens, ids, covers = encoded.tokens, encoded.ids, encoded.covers
-        chosen = plan.ids(self.region, encoded.grid) if ids is None else None
+        chosen = None if plan is None or ids is not None else plan.ids(self.region, encoded.grid)
         if chosen is not None:
             tokens, ids, covers = gather_tokens(tokens, chosen), chosen, self.region
         return Located(self.pred(tokens), encoded.grid, ids, covers)

@@ -1,5 +1,6 @@
 """MAE's transformer decoder."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, linear
 
 from maskpre.encoders.base import EncoderSpec
 from maskpre.encoders.blocks import ALL, Scales, run_block, run_blocks
@@ -21,13 +22,23 @@ from maskpre.predictors.base import Predictor
 from maskpre.types import Encoded, Grid, Located, MaskPlan, Step, gather_tokens
 
 
+@dataclass(frozen=True)
+class DecoderInput(Encoded):
+    """Encoded tokens in a decoder's width, with positions; `blank` is what stands at each hidden cell."""
+
+    blank: Float[Tensor, "l d"] | None = None
+
+
 class MAEDecoder(Predictor):
     """Transformer over encoded tokens and mask tokens (MAE, He et al. 2022, section 3).
 
     Tokens are decoded in the order [prefix, visible, hidden] instead of raster order: attention doesn't mind,
     no unshuffling copy is made, and what the loss reads is one contiguous piece. Only that piece leaves the
     last block and is projected.
-    `position` is the fixed table: "sincos" is MAE's, "sincos_row_first" ColorMAE's.
+    `position` is the fixed table: "sincos" is MAE's, "sincos_row_first" ColorMAE's. With `input_of` it
+    decodes what another decoder of the same width prepared, and has no embedding, mask token and table of
+    its own. Every value is the mean of `outputs_per_value` outputs of the last layer (HPM's loss predictor
+    has as many as a patch has values).
     """
 
     fills_hidden: ClassVar[bool] = True
@@ -43,19 +54,27 @@ class MAEDecoder(Predictor):
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
         position: Literal["sincos", "sincos_row_first"] = "sincos",
+        input_of: str | None = None,
+        outputs_per_value: int = 1,
     ) -> None:
         super().__init__(encoder=encoder, out_dim=out_dim, region=region)
         check_heads(num_heads, embed_dim)
+        if outputs_per_value < 1:
+            raise ValueError(f"outputs_per_value must be at least 1, got {outputs_per_value}")
         self.grid, self.prefix = encoder.out_grid, encoder.num_prefix_tokens
-        self.embed = nn.Linear(encoder.embed_dim, embed_dim)
-        # An encoder that replaces hidden cells leaves none to fill in.
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if encoder.hidden == "drop" else None
-        self.pos_embed = nn.Parameter(_table(self.grid, embed_dim, position), requires_grad=False)
+        self.input_dim, self.input_of = embed_dim, input_of
+        self.mask_token = None
+        if input_of is None:
+            self.embed = nn.Linear(encoder.embed_dim, embed_dim)
+            # An encoder that replaces hidden cells leaves none to fill in.
+            if encoder.hidden == "drop":
+                self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+            self.pos_embed = nn.Parameter(_table(self.grid, embed_dim, position), requires_grad=False)
         self.blocks = nn.ModuleList(
             Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)
         )
         self.norm = LayerNorm(embed_dim)
-        self.pred = nn.Linear(embed_dim, out_dim)
+        self.pred = nn.Linear(embed_dim, out_dim * outputs_per_value)
         self._recompute = False
         init_mae(self)
         if self.mask_token is not None:
@@ -65,58 +84,72 @@ class MAEDecoder(Predictor):
         """Recompute block activations in the backward pass."""
         self._recompute = enable
 
-    def _seen(self, encoded: Encoded) -> Float[Tensor, "b n d"]:
+    def prepare(self, encoded: Encoded) -> DecoderInput:
         """Prefix and encoded cells in the decoder's width, with positions."""
         tokens = encoded.tokens if encoded.prefix is None else torch.cat([encoded.prefix, encoded.tokens], 1)
         tokens, table = self.embed(tokens), self.pos_embed[0]
         positions = table if encoded.ids is None else table[encoded.ids]
+        blank = None if self.mask_token is None else self.mask_token[0] + table
         # The prefix has no place in the grid: its position is zero in the official table.
-        return torch.cat([tokens[:, : self.prefix], tokens[:, self.prefix :] + positions], dim=1)
-
-    def _fresh(self) -> Float[Tensor, "l d"]:
-        """Mask tokens with the positions of all cells."""
-        assert self.mask_token is not None
-        return self.mask_token[0] + self.pos_embed[0]
+        prefix, cells = tokens[:, : self.prefix], tokens[:, self.prefix :] + positions
+        return DecoderInput(cells, self.grid, encoded.ids, prefix=prefix, blank=blank)
 
     def _run_first(
-        self, block: nn.Module, x: Float[Tensor, "b n d"], scales: Scales, *, hide: Tensor, read: slice
+        self,
+        block: nn.Module,
+        x: Float[Tensor, "b n d"],
+        scales: Scales,
+        *,
+        blank: Float[Tensor, "l d"],
+        hide: Tensor,
+        read: slice,
     ) -> Float[Tensor, "b q d"]:
-        """`run_block`, knowing that the cells `hide`, last in the sequence, are mask tokens.
+        """`run_block`, knowing that the cells `hide`, last in the sequence, are blank.
 
         Those differ by position alone, so their queries, keys and values are the same for all samples.
         """
         plain = PlainBlock.of(block)
         if plain is None:
             return run_block(block, x, scales, read=read)
-        seen, fresh = x[:, : -hide.shape[1]], self._fresh()
-        qkv = plain.project(torch.cat([seen.flatten(0, 1), fresh]))
-        of_seen, of_fresh = qkv.split([len(qkv) - len(fresh), len(fresh)])
-        qkv = torch.cat([of_seen.unflatten(0, seen.shape[:2]), embedding(hide, of_fresh)], dim=1)
+        seen = x[:, : -hide.shape[1]]
+        qkv = plain.project(torch.cat([seen.flatten(0, 1), blank]))
+        of_seen, of_blank = qkv.split([len(qkv) - len(blank), len(blank)])
+        qkv = torch.cat([of_seen.unflatten(0, seen.shape[:2]), embedding(hide, of_blank)], dim=1)
         return plain.finish(x, qkv, read)
 
-    def _decode(self, x: Float[Tensor, "b n d"], hide: Tensor | None, read: slice) -> Float[Tensor, "b q d"]:
-        """The tokens `read` after all blocks."""
+    def _decode(self, given: DecoderInput, hide: Tensor | None, read: slice) -> Float[Tensor, "b q d"]:
+        """The tokens `read` after all blocks; the cells `hide` are blank and come last."""
+        assert given.prefix is not None
+        x, runs = torch.cat([given.prefix, given.tokens], dim=1), [run_block] * len(self.blocks)
+        if hide is not None:
+            assert given.blank is not None
+            x = torch.cat([x, given.blank[hide]], dim=1)
+            runs[0] = partial(self._run_first, blank=given.blank, hide=hide)
         last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            wanted = read if i == last else ALL
-            run = partial(run_block, read=wanted)
-            if i == 0 and hide is not None:
-                run = partial(self._run_first, hide=hide, read=wanted)
-            x = run_blocks([block], x, [None], recompute=self._recompute, run=run)
+        for i, (block, run) in enumerate(zip(self.blocks, runs, strict=True)):
+            run_read = partial(run, read=read if i == last else ALL)
+            x = run_blocks([block], x, [None], recompute=self._recompute, run=run_read)
         return x
 
-    def forward(self, encoded: Encoded, plan: MaskPlan, step: Step) -> Located:
+    def _values(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q k"]:
+        """Project decoded tokens; means of outputs are taken of the weights, which are fewer."""
+        if self.pred.out_features == self.out_dim:
+            return norm_linear(x, self.norm, self.pred)
+        weight = self.pred.weight.unflatten(0, (self.out_dim, -1)).mean(dim=1)
+        return linear(self.norm(x), weight, self.pred.bias.unflatten(0, (self.out_dim, -1)).mean(dim=1))
+
+    def forward(self, encoded: Encoded, plan: MaskPlan | None, step: Step) -> Located:
         """Decode every cell, project those of the region."""
-        seen = self._seen(encoded)
-        if encoded.ids is None:
-            ids = plan.ids(self.region, self.grid)
-            x = self._decode(seen, None, slice(self.prefix, None))
+        given = encoded if isinstance(encoded, DecoderInput) else self.prepare(encoded)
+        ids: Tensor | None
+        if plan is None or given.ids is None:
+            ids = None if plan is None else plan.ids(self.region, self.grid)
+            x = self._decode(given, None, slice(self.prefix, None))
             x = x if ids is None else gather_tokens(x, ids)
         else:
-            ids, read = self._region(encoded.ids, plan)
-            x = self._decode(torch.cat([seen, self._fresh()[plan.hide]], dim=1), plan.hide, read)
-        tokens = norm_linear(x, self.norm, self.pred)
-        return Located(tokens, self.grid, ids, None if ids is None else self.region)
+            ids, read = self._region(given.ids, plan)
+            x = self._decode(given, plan.hide, read)
+        return Located(self._values(x), self.grid, ids, None if ids is None else self.region)
 
     def _region(self, seen: Tensor, plan: MaskPlan) -> tuple[Tensor, slice]:
         """The ids of the region's cells and where they lie in the sequence."""

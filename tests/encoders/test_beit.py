@@ -40,7 +40,7 @@ def test_loss_latent_and_gradients_are_the_official_ones(golden, check_golden, r
     )
     step = check_golden(case, encoder, region)
     if region == "all":
-        picture = unpatchify(step.predictions["main"].tokens, encoder.spec.out_grid)
+        picture = unpatchify(step.predictions["student"]["main"].tokens, encoder.spec.out_grid)
         torch.testing.assert_close(picture.float(), case.outputs["pred"], rtol=0, atol=1e-5)
 
 

@@ -39,10 +39,10 @@ def _hidden_pixels(step: Step) -> torch.Tensor:
 def test_a_perfect_prediction_gives_the_original(name: str) -> None:
     model = build_model(compose(MODELS[name])).eval()
     step = _step(model)
-    prediction, target = step.predictions["main"], model.targets["main"](step)
+    prediction, target = step.predictions["student"]["main"], model.targets["main"](step)
     ids = prediction.ids
     perfect = target.tokens.gather(1, ids[..., None].expand(-1, -1, target.tokens.shape[2]))
-    step.predictions["main"] = Located(perfect, prediction.grid, ids, prediction.covers)
+    step.predictions["student"]["main"] = Located(perfect, prediction.grid, ids, prediction.covers)
     made = reconstruct(step, model)
     assert torch.equal(made.original, step.batch["image"])
     assert torch.equal(made.completed, made.original)
@@ -74,8 +74,9 @@ def test_units_smaller_than_predicted_cells() -> None:
 def test_cells_nobody_predicted_stay_grey() -> None:
     model = build_model(compose(MODELS["patch"])).eval()
     step = _step(model)
-    prediction = step.predictions["main"]
-    step.predictions["main"] = Located(prediction.tokens[:, :1], prediction.grid, prediction.ids[:, :1])
+    prediction = step.predictions["student"]["main"]
+    first = Located(prediction.tokens[:, :1], prediction.grid, prediction.ids[:, :1])
+    step.predictions["student"]["main"] = first
     made, hidden = reconstruct(step, model), _hidden_pixels(step)
     grey = (made.completed[hidden] == HIDDEN_GREY).float().mean().item()
     assert grey > 0.9 * 11 / 12

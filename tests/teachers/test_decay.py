@@ -1,0 +1,47 @@
+"""Decays against the published rules, step by step."""
+
+import math
+
+import pytest
+
+from maskpre.teachers.decay import EpochRampDecay, RampDecay, epoch_of
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 7, 625, 1251])
+@pytest.mark.parametrize("epochs", [1, 3, 29, 100])
+def test_epochs_begin_exactly_at_their_first_step(steps_per_epoch: int, epochs: int) -> None:
+    total = steps_per_epoch * epochs
+    for epoch in range(epochs):
+        first = epoch * steps_per_epoch
+        assert epoch_of(first / total, epochs) == epoch
+        assert epoch_of((first + steps_per_epoch - 1) / total, epochs) == epoch
+    assert epoch_of(1.0, epochs) == epochs - 1
+
+
+def test_runs_may_end_within_an_epoch() -> None:
+    assert [epoch_of(share, 2.5) for share in (0.0, 0.39, 0.4, 0.8, 1.0)] == [0, 0, 1, 2, 2]
+    assert epoch_of(0.9, 0.25) == 0
+
+
+def test_hpm_rises_for_a_hundred_epochs() -> None:
+    decay = EpochRampDecay(epochs=200)
+    for epoch in range(200):
+        expected = 0.999 + epoch / 100 * (0.9999 - 0.999) if epoch < 100 else 0.9999
+        for within in (0.0, 0.5, 0.99):
+            assert decay((epoch + within) / 200) == pytest.approx(expected, rel=1e-12)
+
+
+def test_every_step_ramps() -> None:
+    linear = RampDecay(start=0.996, end=1.0)
+    cosine = RampDecay(start=0.996, end=1.0, shape="cosine")
+    for step in range(50):
+        assert linear(step / 50) == pytest.approx(0.996 + step * 0.004 / 50)
+        published = 1 + (0.996 - 1) * (1 + math.cos(math.pi * step / 50)) / 2
+        assert cosine(step / 50) == pytest.approx(published)
+
+
+def test_impossible_decays_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"end must be a decay between 0 and 1, got 1\.5"):
+        RampDecay(end=1.5)
+    with pytest.raises(ValueError, match="ramp_epochs must be at least 1, got 0"):
+        EpochRampDecay(epochs=5, ramp_epochs=0)
