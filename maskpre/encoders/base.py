@@ -13,11 +13,20 @@ Hidden = Literal["drop", "replace"]
 
 
 @dataclass(frozen=True)
+class MapSpec:
+    """A feature map that an encoder gives beside its tokens: its channels, and the pixels per position."""
+
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
     """What an encoder needs and gives.
 
     `grid` is the grid plans are applied on, `out_grid` that of the tokens that come out. `hidden` says what
-    happens to hidden cells: "drop" removes them, "replace" puts a mask token there.
+    happens to hidden cells: "drop" removes them, "replace" puts a mask token there, "sparse" removes them and
+    leaves them empty in all feature maps. `maps` are the feature maps, finest first.
     """
 
     embed_dim: int
@@ -25,7 +34,13 @@ class EncoderSpec:
     out_grid: Grid
     num_prefix_tokens: int
     in_chans: int
-    hidden: Hidden
+    hidden: Hidden | Literal["sparse"]
+    maps: tuple[MapSpec, ...] = ()
+
+    @property
+    def omits_hidden(self) -> bool:
+        """Whether hidden cells have no token."""
+        return self.hidden != "replace"
 
 
 class Encoder(nn.Module, ABC):

@@ -20,10 +20,7 @@ def create_timm(
     Raises ValueError if timm has no such model, if it is of another class (a subclass may have parts that an
     encoder doesn't know), if timm refuses the sizes, or if patches don't divide the picture.
     """
-    if not timm.is_model(name):
-        family = timm.list_models(f"{name.split('_')[0]}*") or timm.list_models()
-        close = ", ".join(get_close_matches(name, family, n=5, cutoff=0.0))
-        raise ValueError(f"timm has no model {name!r}; the nearest names: {close}")
+    check_name(name)
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     heads, width = given.get("num_heads"), given.get("embed_dim")
     if isinstance(heads, int) and isinstance(width, int):
@@ -44,6 +41,14 @@ def create_timm(
         nearest = nearest_number(img_size, multiples(max(patch_size), near=img_size))
         raise ValueError(f"img_size ({img_size}) must be a multiple of the patch size {patch_size}{nearest}")
     return net
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError if timm has no such model, with the nearest names."""
+    if not timm.is_model(name):
+        family = timm.list_models(f"{name.split('_')[0]}*") or timm.list_models()
+        close = ", ".join(get_close_matches(name, family, n=5, cutoff=0.0))
+        raise ValueError(f"timm has no model {name!r}; the nearest names: {close}")
 
 
 def check_heads(num_heads: int, embed_dim: int) -> None:

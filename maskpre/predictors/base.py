@@ -21,7 +21,7 @@ class Predictor(nn.Module, ABC):
 
     def __init__(self, *, encoder: EncoderSpec, out_dim: int, region: str) -> None:
         super().__init__()
-        if region == "masked" and encoder.hidden == "drop" and not self.fills_hidden:
+        if region == "masked" and encoder.omits_hidden and not self.fills_hidden:
             raise ValueError(
                 f"{type(self).__name__} predicts only where the encoder gives tokens, but the encoder drops "
                 "hidden ones and the loss reads the region 'masked'; use predictor=mae_decoder, "

@@ -67,7 +67,7 @@ class MAEDecoder(Predictor):
         if input_of is None:
             self.embed = nn.Linear(encoder.embed_dim, embed_dim)
             # An encoder that replaces hidden cells leaves none to fill in.
-            if encoder.hidden == "drop":
+            if encoder.omits_hidden:
                 self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
             self.pos_embed = nn.Parameter(_table(self.grid, embed_dim, position), requires_grad=False)
         self.blocks = nn.ModuleList(

@@ -1,0 +1,1 @@
+"""Convolutional networks on what a plan leaves visible."""
