@@ -1,0 +1,1 @@
+"""Feature maps of which only the visible part is kept and computed."""
