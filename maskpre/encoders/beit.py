@@ -1,22 +1,38 @@
 """BEiT-style vision transformers from timm: relative-position biases, LayerScale, separate q and v biases."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 from timm.models.beit import Attention, Beit, Block, RelativePositionBias
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
+from maskpre.encoders.attend import backend_for_bias, backend_of
 from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
 from maskpre.encoders.blocks import Scales, residual_scales, run_blocks
 from maskpre.encoders.create import check_heads, create_timm
 from maskpre.encoders.init_simmim import STD, init_simmim_vit
 from maskpre.encoders.patches import embed_patches
+from maskpre.ops.masked_attention import masked_attention_qkv
+from maskpre.ops.positions import relative_codes
 from maskpre.types import Encoded, Grid, MaskPlan, Noise
 
 RelativePosition = Literal["none", "shared", "per_block", "both"]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A code per token, of all samples or of each, that says which bias a pair of tokens has."""
+
+    values: Int32[Tensor, "*b n"]
+    offset: int
+
+
+# Biases are looked up per pair once for all blocks, or by the attention itself, from the tokens' codes.
+Places = Int[Tensor, "*b n n"] | Codes | None
 
 
 class BeitViT(Encoder):
@@ -74,6 +90,8 @@ class BeitViT(Encoder):
         self.patch_embed, self.cls_token, self.pos_embed = net.patch_embed, net.cls_token, net.pos_embed
         self.rel_pos_bias, self.blocks, self.norm = net.rel_pos_bias, net.blocks, net.norm
         self.mask_token = nn.Parameter(torch.empty(1, 1, net.embed_dim)) if hidden == "replace" else None
+        codes, self._code_offset = relative_codes(tuple(net.patch_embed.grid_size))
+        self.register_buffer("_codes", nn.functional.pad(codes, (1, 0), value=-1), persistent=False)
         self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
         self._recompute = False
         self.spec = _spec(net, in_chans=in_chans, hidden=hidden)
@@ -101,50 +119,69 @@ class BeitViT(Encoder):
             tokens = tokens + (places if keep is None else places[0][keep])
         return torch.cat([first.expand(len(x), -1, -1), tokens], dim=1)
 
-    def _pairs(self, keep: Tensor | None) -> Int[Tensor, "*b n n"] | None:
-        """The row of the bias tables for every pair of tokens, the class token first."""
-        holder = self.rel_pos_bias or cast(Block, self.blocks[0]).attn
-        rows = cast(Tensor | None, holder.relative_position_index)
-        if rows is None or keep is None:
-            return rows
-        ids = nn.functional.pad(keep + 1, (1, 0))
-        return rows[ids[:, :, None], ids[:, None, :]]
+    def _places(self, tokens: Float[Tensor, "b n d"], keep: Tensor | None) -> Places:
+        """Where tokens stand to each other, the class token first."""
+        attn = cast(Block, self.blocks[0]).attn
+        pairs = cast(Tensor | None, (self.rel_pos_bias or attn).relative_position_index)
+        if pairs is None:
+            return None
+        ids = None if keep is None else nn.functional.pad(keep + 1, (1, 0))
+        if backend_for_bias(attn, tokens) != "sdpa":
+            codes = cast(Tensor, self._codes)
+            return Codes(codes if ids is None else codes[ids], self._code_offset)
+        return pairs if ids is None else pairs[ids[:, :, None], ids[:, None, :]]
 
     def forward(
         self, x: Float[Tensor, "b c h w"], plan: MaskPlan | None = None, noise: Noise | None = None
     ) -> Encoded:
         """Encode under the plan; see `Encoder.forward`."""
         keep = plan.keep if plan is not None and self.spec.hidden == "drop" else None
-        pairs = self._pairs(keep)
-        shared = None if self.rel_pos_bias is None else _bias(self.rel_pos_bias, pairs)
+        tokens = self._embed(x, plan, keep)
+        places = self._places(tokens, keep)
+        shared = None if self.rel_pos_bias is None else _bias(self.rel_pos_bias, places)
         tokens = run_blocks(
             self.blocks,
-            self._embed(x, plan, keep),
+            tokens,
             residual_scales(noise, self._drop_path, training=self.training),
             recompute=self._recompute,
-            run=partial(_run_block, pairs=pairs, shared=shared),
+            run=partial(_run_block, places=places, shared=shared),
         )
         tokens = self.norm(tokens)
         covers = None if keep is None else "visible"
         return Encoded(tokens[:, 1:], self.spec.out_grid, ids=keep, covers=covers, prefix=tokens[:, :1])
 
 
-def _bias(
-    holder: Attention | RelativePositionBias, pairs: Int[Tensor, "*b n n"] | None
-) -> Float[Tensor, "*b k n n"] | None:
-    """Biases of all pairs, one map per head; None if the holder has no table."""
-    if pairs is None or holder.relative_position_bias_table is None:
+def _bias(holder: Attention | RelativePositionBias, places: Places) -> Float[Tensor, "..."] | None:
+    """The table (k, r) if tokens have codes, else biases of all pairs (*b, k, n, n); None without a table."""
+    if places is None or holder.relative_position_bias_table is None:
         return None
-    return embedding(pairs, holder.relative_position_bias_table).movedim(-1, -3).contiguous()
+    table = holder.relative_position_bias_table.t().contiguous()
+    if isinstance(places, Codes):
+        return table.to(torch.promote_types(table.dtype, torch.float32))
+    biases = table.index_select(1, places.flatten()).unflatten(1, places.shape)
+    return biases.movedim(0, -3).contiguous()
 
 
-def _attend(attn: Attention, x: Float[Tensor, "b n d"], bias: Tensor | None) -> Float[Tensor, "b n d"]:
-    """BEiT's attention with any bias that broadcasts to (b, heads, n, n): also one per sample."""
+def _attend(
+    attn: Attention, x: Float[Tensor, "b n d"], places: Places, bias: Tensor | None
+) -> Float[Tensor, "b n d"]:
+    """BEiT's attention with biases for all samples or for each; see `_bias`."""
     offset = None if attn.q_bias is None else torch.cat((attn.q_bias, cast(Tensor, attn.k_bias), attn.v_bias))
     qkv = linear(x, attn.qkv.weight, offset).unflatten(2, (3, attn.num_heads, -1))
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    mixed = scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return attn.proj(mixed.transpose(1, 2).flatten(2))
+    if places is None:
+        mixed = masked_attention_qkv(qkv, backend=backend_of(attn))
+    elif isinstance(places, Codes):
+        mixed = masked_attention_qkv(
+            qkv,
+            bias_table=bias,
+            code=places.values,
+            code_offset=places.offset,
+            backend=backend_of(attn),
+        )
+    else:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
+    return attn.proj(mixed.flatten(2))
 
 
 def _branch(value: Tensor, gamma: Tensor | None, scale: Tensor | None) -> Tensor:
@@ -157,14 +194,14 @@ def _run_block(
     x: Float[Tensor, "b n d"],
     scales: Scales,
     *,
-    pairs: Int[Tensor, "*b n n"] | None,
-    shared: Float[Tensor, "*b k n n"] | None,
+    places: Places,
+    shared: Float[Tensor, "..."] | None,
 ) -> Float[Tensor, "b n d"]:
     """One block under the shared bias, its own, or both."""
     first, second = scales or (None, None)
-    own = _bias(block.attn, pairs)
+    own = _bias(block.attn, places)
     bias = shared if own is None else own if shared is None else own + shared
-    x = x + _branch(_attend(block.attn, block.norm1(x), bias), block.gamma_1, first)
+    x = x + _branch(_attend(block.attn, block.norm1(x), places, bias), block.gamma_1, first)
     return x + _branch(block.mlp(block.norm2(x)), block.gamma_2, second)
 
 

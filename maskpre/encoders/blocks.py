@@ -9,11 +9,11 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maskpre.encoders.attend import ALL, Packing, hooks_on, self_attention
 from maskpre.encoders.plain import PlainBlock
 from maskpre.types import Noise
 
 Scales = tuple[Tensor, Tensor] | None
-ALL = slice(None)
 BlockRunner = Callable[[Any, Tensor, Scales], Tensor]
 
 
@@ -34,19 +34,38 @@ def residual_scales(noise: Noise | None, rates: list[float], *, training: bool) 
 
 
 def run_block(
-    block: nn.Module, x: Float[Tensor, "b n d"], scales: Scales, *, read: slice = ALL
+    block: nn.Module,
+    x: Float[Tensor, "b n d"],
+    scales: Scales,
+    *,
+    read: slice = ALL,
+    packing: Packing | None = None,
 ) -> Float[Tensor, "b q d"]:
     """One pre-norm block; with `scales`, its residual branches are weighted per sample.
 
-    Only the tokens `read` come out.
+    Only the tokens `read` come out. With `packing`, samples lie one after another in one row.
     """
     if scales is None:
         plain = PlainBlock.of(block)
-        return block(x)[:, read] if plain is None else plain.finish(x, plain.project(x), read)
+        if plain is not None:
+            return plain.finish(x, plain.project(x), read, packing)
+        if type(block) is not Block or any(hooks_on(block)):
+            if packing is not None:
+                raise ValueError(f"a {type(block).__name__} as it stands can't run on packed samples")
+            return block(x)[:, read]
     assert isinstance(block, Block)
-    first, second = (scale.to(x.dtype) for scale in scales)
-    x = x + first * block.ls1(block.attn(block.norm1(x)))
-    return (x + second * block.ls2(block.mlp(block.norm2(x))))[:, read]
+    first, second = scales or (None, None)
+    mixed = block.drop_path1(block.ls1(self_attention(block.attn, block.norm1(x), packing)))
+    x = (x + _weigh(mixed, first, packing))[:, read]
+    return x + _weigh(block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), second, packing)
+
+
+def _weigh(branch: Tensor, scale: Tensor | None, packing: Packing | None) -> Tensor:
+    """A residual branch times its samples' factors (b, 1, 1)."""
+    if scale is None:
+        return branch
+    scale = scale.to(branch.dtype)
+    return (scale if packing is None else scale[packing.sample, 0]) * branch
 
 
 def run_blocks(

@@ -10,9 +10,10 @@ from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from maskpre.encoders.attend import Packing, backend_of, hooks_on, mix
 from maskpre.ops.dense import add_linear, add_mlp, norm_linear
+from maskpre.ops.masked_attention import Backend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class PlainBlock:
     """The parts of a pre-norm block that has nothing but layer norms, linear layers and GELU."""
 
     num_heads: int
+    backend: Backend
     norm1: nn.LayerNorm
     qkv: nn.Linear
     proj: nn.Linear
@@ -46,33 +48,35 @@ class PlainBlock:
             and all(type(layer) is nn.Identity for layer in unused)
             and all(drop.p == 0 for drop in (attn.attn_drop, attn.proj_drop, mlp.drop1, mlp.drop2))
         )
-        if not plain or any(chain.from_iterable(map(_hooks, block.modules()))):
+        if not plain or any(chain.from_iterable(map(hooks_on, block.modules()))):
             return None
         qkv, proj, fc1, fc2 = cast(list[nn.Linear], linears)
         norm1, norm2 = cast(list[nn.LayerNorm], norms)
-        return cls(num_heads=attn.num_heads, norm1=norm1, qkv=qkv, proj=proj, norm2=norm2, fc1=fc1, fc2=fc2)
+        return cls(
+            num_heads=attn.num_heads,
+            backend=backend_of(attn),
+            norm1=norm1,
+            qkv=qkv,
+            proj=proj,
+            norm2=norm2,
+            fc1=fc1,
+            fc2=fc2,
+        )
 
     def project(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
         """Queries, keys and values, side by side."""
         return norm_linear(x, self.norm1, self.qkv)
 
     def finish(
-        self, x: Float[Tensor, "b n d"], projected: Float[Tensor, "b n e"], read: slice
+        self,
+        x: Float[Tensor, "b n d"],
+        projected: Float[Tensor, "b n e"],
+        read: slice,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b q d"]:
         """The tokens `read` that leave the block; the others only serve them as keys and values."""
-        # Heads stay behind tokens in memory, so that the gradients are put side by side in one copy.
-        split = projected.unflatten(2, (3, self.num_heads, -1)).unbind(2)
-        query, key, value = (part.transpose(1, 2) for part in split)
-        mixed = scaled_dot_product_attention(query[:, :, read], key, value)
-        x = add_linear(mixed.transpose(1, 2).flatten(2), self.proj, x[:, read])
+        # Heads stay behind tokens in memory, so that the gradients are put side by side in one copy at most.
+        qkv = projected.unflatten(2, (3, self.num_heads, -1))
+        mixed = mix(qkv, read=read, backend=self.backend, packing=packing)
+        x = add_linear(mixed, self.proj, x[:, read])
         return add_mlp(x, self.norm2, self.fc1, self.fc2)
-
-
-def _hooks(module: nn.Module) -> tuple[bool, ...]:
-    hooks = (
-        module._forward_pre_hooks,
-        module._forward_hooks,
-        module._backward_pre_hooks,
-        module._backward_hooks,
-    )
-    return tuple(map(bool, hooks))

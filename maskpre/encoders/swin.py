@@ -4,16 +4,25 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from timm.layers.patch_embed import PatchEmbed
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, SwinTransformerStage
+from timm.models.swin_transformer import (
+    SwinTransformer,
+    SwinTransformerBlock,
+    SwinTransformerStage,
+    window_partition,
+    window_reverse,
+)
 from torch import Tensor, nn
 
+from maskpre.encoders.attend import backend_for_bias, backend_of
 from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
 from maskpre.encoders.blocks import Scales, residual_scales, run_blocks
 from maskpre.encoders.create import check_heads, create_timm
 from maskpre.encoders.init_simmim import STD, init_simmim_swin
+from maskpre.ops.masked_attention import masked_attention_qkv
 from maskpre.ops.patchify import check_size
+from maskpre.ops.positions import relative_codes
 from maskpre.types import Encoded, Grid, MaskPlan, Noise
 
 
@@ -75,7 +84,10 @@ class Swin(Encoder):
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         places = torch.empty(1, self.spec.grid.num_cells, width)
         self.absolute_pos_embed = nn.Parameter(places) if position == "learned" else None
-        num_blocks = sum(len(stage.blocks) for stage in self._stages)
+        blocks = [cast(SwinTransformerBlock, block) for stage in self._stages for block in stage.blocks]
+        for block in blocks:
+            _number(block)
+        num_blocks = len(blocks)
         self._drop_path = torch.linspace(0, drop_path_rate, num_blocks, device="cpu").tolist()
         self._recompute = False
         self._init(init)
@@ -122,14 +134,58 @@ class Swin(Encoder):
         return Encoded(self.norm(tokens).flatten(1, 2), self.spec.out_grid)
 
 
+def _number(block: SwinTransformerBlock) -> None:
+    """Give the block the codes of a window's cells, and the region that each cell of each window is from.
+
+    A shifted window holds cells from up to four sides of the picture, which must not see each other; the
+    first cell that one may see stands for its region.
+    """
+    codes, block.code_offset = relative_codes(block.window_size)
+    block.register_buffer("codes", codes, persistent=False)
+    mask = block.attn_mask
+    regions = None if mask is None else (mask == 0).to(torch.uint8).argmax(dim=2).to(torch.int32)
+    block.register_buffer("regions", regions, persistent=False)
+
+
+def _attend(block: SwinTransformerBlock, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
+    """Attention in (shifted) windows, as `block._attn` where no kernel takes it."""
+    if backend_for_bias(block.attn, x.flatten(1, 2)) == "sdpa":
+        return block._attn(x)
+    (down, right), (height, width) = block.shift_size, block.window_size
+    rows, cols = x.shape[1:3]
+    padding = (0, 0, 0, -cols % width, 0, -rows % height)
+    shifted = nn.functional.pad(torch.roll(x, (-down, -right), (1, 2)), padding)
+    windows = window_partition(shifted, block.window_size)
+    mixed = _attend_windows(block, windows.flatten(1, 2)).view_as(windows)
+    shifted = window_reverse(mixed, block.window_size, *shifted.shape[1:3])[:, :rows, :cols]
+    return torch.roll(shifted, (down, right), (1, 2))
+
+
+def _attend_windows(block: SwinTransformerBlock, windows: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    attn = block.attn
+    table = attn.relative_position_bias_table.t().contiguous()
+    regions = cast(Int32[Tensor, "k n"] | None, block.regions)
+    mixed = masked_attention_qkv(
+        attn.qkv(windows).unflatten(2, (3, attn.num_heads, -1)),
+        group=None if regions is None else regions.repeat(len(windows) // len(regions), 1),
+        bias_table=table.to(torch.promote_types(table.dtype, torch.float32)),
+        code=cast(Tensor, block.codes),
+        code_offset=block.code_offset,
+        scale=attn.scale,
+        backend=backend_of(attn),
+    )
+    return attn.proj(mixed.flatten(2))
+
+
 def _run_block(
     block: SwinTransformerBlock, x: Float[Tensor, "b h w d"], scales: Scales
 ) -> Float[Tensor, "b h w d"]:
     """One windowed block; with `scales`, its residual branches are weighted per sample."""
     if scales is None:
-        return block(x)
+        x = x + _attend(block, block.norm1(x))
+        return x + block.mlp(block.norm2(x))
     first, second = (scale[..., None].to(x.dtype) for scale in scales)
-    x = x + first * block._attn(block.norm1(x))
+    x = x + first * _attend(block, block.norm1(x))
     return x + second * block.mlp(block.norm2(x))
 
 

@@ -77,10 +77,14 @@ def _runs_triton(device: torch.device) -> bool:
     return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _amp(tokens: Tensor) -> Tensor:
-    """Tokens in the type autocast asks for; a bias table is not touched by it."""
+def compute_dtype(tokens: Tensor) -> torch.dtype:
+    """The type attention computes in: the tokens', or what autocast asks for. Bias tables stay float32."""
     kind = tokens.device.type
-    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
+
+
+def _amp(tokens: Tensor) -> Tensor:
+    return tokens.to(compute_dtype(tokens))
 
 
 def _flat(values: Tensor | None, dims: int) -> Tensor | None:

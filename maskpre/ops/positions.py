@@ -1,7 +1,7 @@
 """Fixed position tables."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from torch import Tensor
 
 from maskpre.nearest import multiples, nearest_number
@@ -29,3 +29,13 @@ def sincos_2d(shape: tuple[int, int], width: int, *, first: str = "column") -> F
     cols = torch.arange(shape[1]).repeat(shape[0])
     halves = (cols, rows) if first == "column" else (rows, cols)
     return torch.cat([sincos_1d(half, width // 2) for half in halves], dim=1).float()
+
+
+def relative_codes(shape: tuple[int, int]) -> tuple[Int32[Tensor, "l"], int]:
+    """One code per cell of a grid, and an offset, such that code[i] - code[j] + offset numbers the
+    displacement from cell j to cell i as BEiT's and Swin's tables of relative positions do.
+    """
+    rows, cols = shape
+    step = 2 * cols - 1
+    codes = torch.arange(rows, dtype=torch.int32)[:, None] * step + torch.arange(cols, dtype=torch.int32)
+    return codes.flatten(), (rows - 1) * step + cols - 1
