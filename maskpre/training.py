@@ -15,6 +15,7 @@ from maskpre.build import build_model
 from maskpre.checkpoints.load import load_into
 from maskpre.checkpoints.save import AtomicCheckpointIO
 from maskpre.data.module import PretrainData
+from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
 from maskpre.module import PretrainModule
 from maskpre.optim import OptimRecipe, lambda_lr
@@ -76,6 +77,7 @@ def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
     total_steps = count_steps(cfg, data)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
+    set_attention(model, cfg.attention)
     if cfg.init_from is not None:
         print(load_into(model, cfg.init_from))
     plain: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from maskpre.build import build_model
 from maskpre.config import compose
+from maskpre.encoders.attend import set_attention
 from maskpre.encoders.vit import ViT
 from maskpre.masking.random import RandomMasking
 from maskpre.model import MaskedModel
@@ -269,6 +270,7 @@ def build(args: argparse.Namespace, names: Sequence[str]) -> tuple[DictConfig, d
     cfg = configure(args)
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
+    set_attention(model, cfg.attention)
     name = args.size or "vit_small_patch16_224"
     makers: dict[str, Callable[[], Step]] = {
         "maskpre": lambda: OurStep(cfg, model.to(args.device), args.batch),

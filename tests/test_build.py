@@ -65,6 +65,9 @@ IMPOSSIBLE = {
         "accumulate_grad_batches); nearest: 64 or 68"
     ],
     "data.batch_size=64 trainer.devices=[0,1,2]": ["can't be shared by 3", "nearest: 63 or 66"],
+    "attention=triton trainer.accelerator=cpu": [
+        "attention: triton needs a GPU, but trainer.accelerator is cpu; use auto"
+    ],
     "trainer.precision=16-mixed trainer.accelerator=cpu": [
         "trainer.precision: 16-mixed needs a GPU, but trainer.accelerator is cpu; use bf16-mixed or 32-true"
     ],

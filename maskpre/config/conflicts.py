@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from maskpre.build import Assembly, build_model
 from maskpre.errors import ConfigError, Problem, UserError
 from maskpre.nearest import multiples, nearest_number
+from maskpre.ops.masked_attention import runs_triton
 from maskpre.optim import LrRun, OptimRecipe
 
 _MODEL = frozenset(
@@ -57,6 +58,7 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
         _schedule: {"optim", "epochs", "max_steps"},
         _batch: {"data", "trainer"},
         _precision: {"optim", "trainer"},
+        _attention: {"attention", "trainer"},
         _transforms: {"data"},
     }
     for check, needs in checks.items():
@@ -135,6 +137,18 @@ def check_machine(cfg: DictConfig) -> None:
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and there is none here; use "
             "trainer.precision=bf16-mixed or 32-true"
         )
+    if automatic and cfg.get("attention") == "triton" and not runs_triton(torch.device(_accelerator())):
+        raise UserError("attention=triton needs a CUDA GPU, and there is none here; use attention=auto")
+
+
+def _accelerator() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _attention(cfg: DictConfig) -> Iterator[Problem]:
+    on_cpu = cfg.trainer.get("accelerator") == "cpu"
+    if cfg.attention == "triton" and on_cpu and not runs_triton(torch.device("cpu")):
+        yield Problem("attention", "triton needs a GPU, but trainer.accelerator is cpu; use auto")
 
 
 def _precision(cfg: DictConfig) -> Iterator[Problem]:

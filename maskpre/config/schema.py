@@ -18,6 +18,7 @@ from maskpre.inputs import Inputs
 from maskpre.losses.base import Loss
 from maskpre.masking.base import Masking
 from maskpre.objectives import Objective
+from maskpre.ops.masked_attention import Backend
 from maskpre.optim import OptimRecipe
 from maskpre.passes import Pass
 from maskpre.predictors.base import Predictor
@@ -52,6 +53,7 @@ class TrainSchema:
     max_steps: int | None = None
     compile: bool = False
     activation_checkpointing: bool = False
+    attention: Backend = "auto"
     name: str | None = None
     runs_dir: str = "runs"
     run_dir: str | None = None

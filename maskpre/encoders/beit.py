@@ -17,7 +17,7 @@ from maskpre.encoders.create import check_heads, create_timm
 from maskpre.encoders.init_simmim import STD, init_simmim_vit
 from maskpre.encoders.patches import embed_patches
 from maskpre.ops.masked_attention import masked_attention_qkv
-from maskpre.ops.positions import relative_codes
+from maskpre.ops.positions import relative_codes, relative_offset
 from maskpre.types import Encoded, Grid, MaskPlan, Noise
 
 RelativePosition = Literal["none", "shared", "per_block", "both"]
@@ -90,7 +90,7 @@ class BeitViT(Encoder):
         self.patch_embed, self.cls_token, self.pos_embed = net.patch_embed, net.cls_token, net.pos_embed
         self.rel_pos_bias, self.blocks, self.norm = net.rel_pos_bias, net.blocks, net.norm
         self.mask_token = nn.Parameter(torch.empty(1, 1, net.embed_dim)) if hidden == "replace" else None
-        codes, self._code_offset = relative_codes(tuple(net.patch_embed.grid_size))
+        codes = relative_codes(net.patch_embed.grid_size)
         self.register_buffer("_codes", nn.functional.pad(codes, (1, 0), value=-1), persistent=False)
         self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
         self._recompute = False
@@ -128,7 +128,7 @@ class BeitViT(Encoder):
         ids = None if keep is None else nn.functional.pad(keep + 1, (1, 0))
         if backend_for_bias(attn, tokens) != "sdpa":
             codes = cast(Tensor, self._codes)
-            return Codes(codes if ids is None else codes[ids], self._code_offset)
+            return Codes(codes if ids is None else codes[ids], relative_offset(self.patch_embed.grid_size))
         return pairs if ids is None else pairs[ids[:, :, None], ids[:, None, :]]
 
     def forward(

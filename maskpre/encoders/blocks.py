@@ -43,8 +43,10 @@ def run_block(
 ) -> Float[Tensor, "b q d"]:
     """One pre-norm block; with `scales`, its residual branches are weighted per sample.
 
-    Only the tokens `read` come out. With `packing`, samples lie one after another in one row.
+    Only the tokens `read` come out. With `packing`, samples lie one after another in one row, and all
+    come out.
     """
+    assert packing is None or read == ALL
     if scales is None:
         plain = PlainBlock.of(block)
         if plain is not None:

@@ -22,7 +22,7 @@ from maskpre.encoders.create import check_heads, create_timm
 from maskpre.encoders.init_simmim import STD, init_simmim_swin
 from maskpre.ops.masked_attention import masked_attention_qkv
 from maskpre.ops.patchify import check_size
-from maskpre.ops.positions import relative_codes
+from maskpre.ops.positions import relative_codes, relative_offset
 from maskpre.types import Encoded, Grid, MaskPlan, Noise
 
 
@@ -140,10 +140,9 @@ def _number(block: SwinTransformerBlock) -> None:
     A shifted window holds cells from up to four sides of the picture, which must not see each other; the
     first cell that one may see stands for its region.
     """
-    codes, block.code_offset = relative_codes(block.window_size)
-    block.register_buffer("codes", codes, persistent=False)
-    mask = block.attn_mask
-    regions = None if mask is None else (mask == 0).to(torch.uint8).argmax(dim=2).to(torch.int32)
+    block.register_buffer("codes", relative_codes(block.window_size), persistent=False)
+    mask = cast(Tensor | None, block.attn_mask)
+    regions = None if mask is None else torch.eq(mask, 0).to(torch.uint8).argmax(dim=2).to(torch.int32)
     block.register_buffer("regions", regions, persistent=False)
 
 
@@ -170,7 +169,7 @@ def _attend_windows(block: SwinTransformerBlock, windows: Float[Tensor, "b n d"]
         group=None if regions is None else regions.repeat(len(windows) // len(regions), 1),
         bias_table=table.to(torch.promote_types(table.dtype, torch.float32)),
         code=cast(Tensor, block.codes),
-        code_offset=block.code_offset,
+        code_offset=relative_offset(block.window_size),
         scale=attn.scale,
         backend=backend_of(attn),
     )

@@ -73,7 +73,8 @@ def _log_once(
     )
 
 
-def _runs_triton(device: torch.device) -> bool:
+def runs_triton(device: torch.device) -> bool:
+    """Whether Triton's kernels can run there: on a GPU, or anywhere under its interpreter."""
     return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -137,7 +138,7 @@ def _by_kernel(
     tokens: tuple[Tensor, ...], layout: Layout, *, return_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
     first = tokens[0]
-    if not _runs_triton(first.device):
+    if not runs_triton(first.device):
         raise ValueError(
             f"backend 'triton' runs on a GPU, or on a CPU under TRITON_INTERPRET=1; the tokens are on "
             f"{first.device}. Use 'auto', 'sdpa' or 'reference'"

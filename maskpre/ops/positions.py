@@ -31,11 +31,14 @@ def sincos_2d(shape: tuple[int, int], width: int, *, first: str = "column") -> F
     return torch.cat([sincos_1d(half, width // 2) for half in halves], dim=1).float()
 
 
-def relative_codes(shape: tuple[int, int]) -> tuple[Int32[Tensor, "l"], int]:
-    """One code per cell of a grid, and an offset, such that code[i] - code[j] + offset numbers the
-    displacement from cell j to cell i as BEiT's and Swin's tables of relative positions do.
+def relative_codes(shape: tuple[int, int]) -> Int32[Tensor, "l"]:
+    """One code per cell of a grid: code[i] - code[j] + `relative_offset` numbers the displacement from cell j
+    to cell i as the tables of relative positions of BEiT and Swin do.
     """
-    rows, cols = shape
-    step = 2 * cols - 1
-    codes = torch.arange(rows, dtype=torch.int32)[:, None] * step + torch.arange(cols, dtype=torch.int32)
-    return codes.flatten(), (rows - 1) * step + cols - 1
+    rows, cols = (torch.arange(size, dtype=torch.int32) for size in shape)
+    return (rows[:, None] * (2 * shape[1] - 1) + cols).flatten()
+
+
+def relative_offset(shape: tuple[int, int]) -> int:
+    """The number of no displacement; see `relative_codes`."""
+    return (shape[0] - 1) * (2 * shape[1] - 1) + shape[1] - 1

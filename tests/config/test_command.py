@@ -100,6 +100,14 @@ def test_half_precision_without_a_gpu_is_refused_at_the_start(run, monkeypatch: 
     assert ended.err.startswith("trainer.precision=16-mixed needs a GPU, and there is none here; use")
 
 
+def test_kernels_without_a_gpu_are_refused_at_the_start(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ended = run("attention=triton")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == "attention=triton needs a CUDA GPU, and there is none here; use attention=auto\n"
+
+
 def test_a_sweep_runs_every_combination_and_leaves_only_its_own_text(run, tmp_path: Path) -> None:
     ended = run("masking.ratio=0.5,0.6", "-m", "seed=1,2")
     assert ended.code == 0

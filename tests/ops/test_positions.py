@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from timm.layers.pos_embed_rel import gen_relative_position_index
 
-from maskpre.ops.positions import sincos_1d, sincos_2d
+from maskpre.ops.positions import relative_codes, relative_offset, sincos_1d, sincos_2d
 
 
 def angle(position, k, width):
@@ -36,3 +37,10 @@ def test_widths_that_cannot_be_halved_are_refused():
         sincos_2d((2, 2), 10)
     with pytest.raises(ValueError, match="even width per axis, got 5"):
         sincos_1d(torch.zeros(1), 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (4, 4)])
+def test_codes_number_displacements_as_timm_does(shape):
+    codes = relative_codes(shape)
+    rows = codes[:, None] - codes + relative_offset(shape)
+    assert torch.equal(rows, gen_relative_position_index(shape, class_token=False).to(rows.dtype))
