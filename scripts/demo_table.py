@@ -8,19 +8,23 @@ Writes table.md (mean and spread over the seeds, in percent) and table.json (eve
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 
+from maskpre.checkpoints.sources import open_source
 from maskpre.config import compose
 from maskpre.evaluation.features import Features
 
@@ -61,23 +65,45 @@ def linear_probes(folder: Path) -> tuple[float, float]:
     return values[0], values[-1]
 
 
-def measure(system: str, seed: int, out: Path, threads: int) -> dict[str, dict[str, float]]:
-    """All cells of one system and seed."""
-    folder = out / f"{system}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    workers = "data.num_workers=0"
-    common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", workers, *MORE_PROBED]
-    run(["maskpre.train", f"experiment={system}", *common], folder / "pretrain.txt", threads)
-    untrained, pretrained = linear_probes(folder / "pretrain")
-    cells = {"untrained": {"linear": untrained}, "pretrained": {"linear": pretrained}}
-    source = [f"checkpoint={folder / 'pretrain/checkpoints/last.ckpt'}", f"seed={seed}", workers]
-    for row, start in (("untrained", "scratch"), ("pretrained", "checkpoint")):
-        probe = ["maskpre.probe", "probe=attentive", f"start={start}", *source, *FEW_FEATURES]
-        cells[row]["attentive"] = top1(run(probe, folder / f"attentive-{start}.txt", threads))
-        tune = ["maskpre.finetune", f"start={start}", *source, *FEW_LABELS]
-        tune.append(f"run_dir={folder / f'finetune-{start}'}")
-        cells[row]["fine-tuned"] = top1(run(tune, folder / f"finetune-{start}.txt", threads))
-    return cells
+@dataclass(frozen=True)
+class Table:
+    """Measures cells into `out`; several threads may ask at once.
+
+    Untrained encoders of one architecture and seed are alike: they are measured once.
+    """
+
+    out: Path
+    threads: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    untrained: dict[str, threading.Lock] = field(default_factory=dict)
+
+    def pretrained(self, system: str, seed: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Cells of one system and seed: of the untrained and of the pretrained encoder."""
+        folder = self.out / f"{system}-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", "data.num_workers=0", *MORE_PROBED]
+        run(["maskpre.train", f"experiment={system}", *common], folder / "pretrain.txt", self.threads)
+        before, after = linear_probes(folder / "pretrain")
+        checkpoint = folder / "pretrain/checkpoints/last.ckpt"
+        architecture = hashlib.sha256(repr(open_source(str(checkpoint)).architecture()).encode())
+        scratch = self.out / f"untrained-{architecture.hexdigest()[:8]}-{seed}"
+        with self.lock:
+            turn = self.untrained.setdefault(scratch.name, threading.Lock())
+        with turn:
+            untrained = self.cells(scratch, checkpoint, start="scratch", seed=seed)
+        tuned = self.cells(folder, checkpoint, start="checkpoint", seed=seed)
+        return {"linear": before, **untrained}, {"linear": after, **tuned}
+
+    def cells(self, folder: Path, checkpoint: Path, *, start: str, seed: int) -> dict[str, float]:
+        """Attentive probe and fine-tuning of a checkpoint, or of fresh weights for its architecture."""
+        folder.mkdir(parents=True, exist_ok=True)
+        source = [f"start={start}", f"checkpoint={checkpoint}", f"seed={seed}", "data.num_workers=0"]
+        probe = ["maskpre.probe", "probe=attentive", *source, *FEW_FEATURES]
+        tune = ["maskpre.finetune", *source, *FEW_LABELS, f"run_dir={folder / f'finetune-{start}'}"]
+        return {
+            "attentive": top1(run(probe, folder / f"attentive-{start}.txt", self.threads)),
+            "fine-tuned": top1(run(tune, folder / f"finetune-{start}.txt", self.threads)),
+        }
 
 
 def raw_pixels() -> dict[str, float]:
@@ -100,12 +126,12 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
 
 
-def markdown(results: dict[str, list[dict[str, dict[str, float]]]]) -> str:
+def markdown(results: dict[str, list[tuple[dict[str, float], dict[str, float]]]]) -> str:
     """The table: a line for each system and start."""
     lines = ["| system | encoder | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
     for system, runs in results.items():
-        for row in ("untrained", "pretrained"):
-            cells = [spread([cell[row][column] for cell in runs]) for column in COLUMNS]
+        for row, measured in zip(("untrained", "pretrained"), zip(*runs, strict=True), strict=True):
+            cells = [spread([cell[column] for cell in measured]) for column in COLUMNS]
             lines.append(f"| {system} | {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -121,16 +147,15 @@ def main() -> None:
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
     pairs = [(system, seed) for seed in args.seeds for system in args.systems]
     with ThreadPoolExecutor(args.jobs) as pool:
-        cells = pool.map(lambda pair: measure(*pair, args.out.absolute(), threads), pairs)
-        measured = dict(zip(pairs, cells, strict=True))
+        table = Table(out=args.out.absolute(), threads=threads)
+        measured = dict(zip(pairs, pool.map(lambda pair: table.pretrained(*pair), pairs), strict=True))
     pixels = raw_pixels()
     results = {system: [measured[system, seed] for seed in args.seeds] for system in args.systems}
     (args.out / "table.json").write_text(json.dumps({"raw pixels": pixels, **results}, indent=1))
-    table = (
-        markdown(results) + "\nOn raw pixels: " + ", ".join(f"{k} {v:.1f}" for k, v in pixels.items()) + "\n"
-    )
-    (args.out / "table.md").write_text(table)
-    print(table)
+    on_pixels = ", ".join(f"{name} {value:.1f}" for name, value in pixels.items())
+    text = f"{markdown(results)}\nOn raw pixels: {on_pixels}\n"
+    (args.out / "table.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":
