@@ -13,7 +13,7 @@ from maskpre.passes import Network, Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
 from maskpre.teachers.ema import EmaTeacher
-from maskpre.types import Noise, Step
+from maskpre.types import Noise, Step, Taps
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -27,7 +27,8 @@ class MaskedModel(nn.Module):
     """Views, passes, objectives, and their weighted sum.
 
     `encoder` and `predictors` are the student, which passes call "encoder"; `teachers` are frozen networks by
-    name, `averages` slow copies of the student. Passes and objectives run in the order given.
+    name, `averages` slow copies of the student. Passes and objectives run in the order given; `taps` says
+    what is read of each pass.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class MaskedModel(nn.Module):
         targets: Mapping[str, Target],
         passes: Mapping[str, Pass],
         objectives: Mapping[str, Objective],
+        taps: Mapping[str, Taps],
         teachers: Mapping[str, Encoder] | None = None,
         averages: Mapping[str, EmaTeacher] | None = None,
     ) -> None:
@@ -48,7 +50,7 @@ class MaskedModel(nn.Module):
         self.maskings, self.predictors = _registered(maskings), _registered(predictors)
         self.targets, self.objectives = _registered(targets), _registered(objectives)
         self.teachers, self.averages = _registered(teachers or {}), _registered(averages or {})
-        self.passes = dict(passes)
+        self.passes, self.taps = dict(passes), dict(taps)
 
     @property
     def student(self) -> Network:
@@ -65,7 +67,7 @@ class MaskedModel(nn.Module):
         """One step: the returned record holds the total loss and all that led to it."""
         step = Step(batch=batch, views=self.inputs(batch), noise=noise, progress=progress)
         for name, run in self.passes.items():
-            run(name, step, networks=self.networks, maskings=self.maskings)
+            run(name, step, networks=self.networks, maskings=self.maskings, taps=self.taps[name])
         for name, objective in self.objectives.items():
             step.losses[name], step.loss_maps[name] = objective(step, self.targets[objective.target])
         weighted = [self.objectives[name].weight * loss for name, loss in step.losses.items()]

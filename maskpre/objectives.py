@@ -1,11 +1,23 @@
 """A prediction held against a target on a region."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from maskpre.losses.base import Loss, LossTerm
 from maskpre.targets.base import Target
-from maskpre.types import Grid, Located, MaskPlan, Step, align, gather_tokens, refine, split_cells
+from maskpre.types import (
+    Grid,
+    Located,
+    MaskPlan,
+    Step,
+    align,
+    gather_tokens,
+    refine,
+    split_cells,
+    split_region,
+)
 
 
 def region_weight(plan: MaskPlan, region: str, prediction: Located) -> Float[Tensor, "b n #k"] | None:
@@ -37,10 +49,19 @@ def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located) -> Tensor:
     return per_pixel.repeat_interleave(values // per_pixel.shape[-1], dim=-1)
 
 
+def _expand(weight: Tensor | None, value_weights: Tensor | None, prediction: Tensor) -> Tensor | None:
+    """The weight of tokens joined with that of their values."""
+    if value_weights is None:
+        return weight
+    values = value_weights.to(prediction).expand_as(prediction)
+    return values if weight is None else weight * values
+
+
 class Objective(nn.Module):
     """A loss between what `predictor` says and a target on `region`, counted `weight` times.
 
-    `plan` names the pass in which the predictor ran, and whose plan the region refers to.
+    `plan` names the pass in which the predictor ran, and whose plan the region refers to. A region that ends
+    in "+cls" counts the class token like one of its cells.
     """
 
     def __init__(
@@ -59,8 +80,15 @@ class Objective(nn.Module):
 
     def forward(self, step: Step, target: Target) -> tuple[Tensor, Located]:
         """The unweighted loss and its map per token."""
-        prediction = step.predictions[self.plan][self.predictor]
-        values = align(target(step), like=prediction)
-        weight = region_weight(step.plans[self.plan], self.region, prediction)
-        term: LossTerm = self.loss(prediction.tokens, values, weight)
-        return term.value, Located(term.per_token[..., None], prediction.grid, prediction.ids)
+        prediction, values = step.predictions[self.plan][self.predictor], target(step)
+        cells, with_class = split_region(self.region)
+        weight = region_weight(step.plans[self.plan], cells, prediction)
+        predicted, wanted = prediction.tokens, align(values, like=prediction)
+        if with_class:
+            assert values.prefix is not None
+            predicted, wanted = prediction.with_class(), torch.cat([values.prefix[:, :1], wanted], dim=1)
+            weight = None if weight is None else pad(weight, (0, 0, 1, 0), value=1.0)
+        weight = _expand(weight, target.value_weights, predicted)
+        term: LossTerm = self.loss(predicted, wanted, weight)
+        per_token = term.per_token[:, 1:] if with_class else term.per_token
+        return term.value, Located(per_token[..., None], prediction.grid, prediction.ids)

@@ -9,7 +9,7 @@ import torch
 from maskpre.encoders.base import Encoder
 from maskpre.masking.base import Masking
 from maskpre.predictors.base import Predictor
-from maskpre.types import MaskPlan, Step
+from maskpre.types import OUTPUT, MaskPlan, Step, Taps
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Pass:
 
     `masking` names the masking that makes the plan; None shows the network everything; with `of` the plan is
     taken from an earlier pass instead: the same one, or its complement. `grad` False runs without gradients.
+    A pass whose network is a teacher that isn't chosen is left out.
     """
 
     network: str = "encoder"
@@ -50,14 +51,16 @@ class Pass:
         *,
         networks: Mapping[str, Network],
         maskings: Mapping[str, Masking],
+        taps: Taps,
     ) -> None:
-        """Store plan, output and predictions in the step."""
+        """Store plan, output and predictions in the step; of the network only `taps` is asked for."""
         with torch.set_grad_enabled(self.grad and torch.is_grad_enabled()):
             plan = self.choose_plan(step, maskings)
             if plan is not None:
                 step.plans[name] = plan
             network = networks[self.network]
-            encoded = step.outputs[name] = network.encoder(step.views[self.view], plan, step.noise)
+            given = (step.views[self.view], plan, step.noise, *(() if taps == OUTPUT else (taps,)))
+            encoded = step.outputs[name] = network.encoder(*given)
             made = step.predictions[name] = {}
             for key in self.predictors:
                 predictor = network.predictors[key]

@@ -9,6 +9,7 @@ Ids count the cells of a grid in raster order and never count prefix tokens. A m
 is hidden from the encoder.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import prod
@@ -19,6 +20,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Region = Literal["masked", "visible", "all"]
+WITH_CLASS = "+cls"
+
+
+def split_region(region: str) -> tuple[str, bool]:
+    """The cells a region names, and whether the class token belongs to it too ("visible+cls")."""
+    return region.removesuffix(WITH_CLASS), region.endswith(WITH_CLASS)
 
 
 @dataclass(frozen=True)
@@ -180,13 +187,20 @@ class MaskPlan:
 class Located:
     """Tokens and the cells of `grid` they belong to; `ids` None means all cells in raster order.
 
-    `covers` names a region of the plan if the tokens are exactly its cells.
+    `covers` names a region of the plan if the tokens are exactly its cells. `prefix` holds tokens that belong
+    to no cell, the class token first.
     """
 
     tokens: Float[Tensor, "b n d"]
     grid: Grid
     ids: Int[Tensor, "b n"] | None = None
     covers: str | None = None
+    prefix: Float[Tensor, "b p d"] | None = None
+
+    def with_class(self) -> Float[Tensor, "b n+1 d"]:
+        """The class token, then the tokens of the cells; AssertionError without a prefix."""
+        assert self.prefix is not None
+        return torch.cat([self.prefix[:, :1], self.tokens], dim=1)
 
 
 def gather_tokens(tokens: Tensor, ids: Int[Tensor, "b n"]) -> Tensor:
@@ -215,13 +229,57 @@ def align(source: Located, *, like: Located) -> Tensor:
     return gather_tokens(source.tokens, where if like.ids is None else where.gather(1, like.ids))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taps:
+    """What is read of a network beside or instead of its final tokens.
+
+    `hidden` counts layers from 0, what enters the first block, to the depth, what leaves the last one, before
+    the final norm. `attention` names layers, from 1, whose attention from the class token to all tokens is
+    read; `output` says whether the final tokens are.
+    """
+
+    hidden: frozenset[int] = frozenset()
+    attention: frozenset[int] = frozenset()
+    output: bool = False
+
+    def __or__(self, other: "Taps") -> "Taps":
+        """What either reads."""
+        return Taps(
+            hidden=self.hidden | other.hidden,
+            attention=self.attention | other.attention,
+            output=self.output or other.output,
+        )
+
+    def num_blocks(self, depth: int) -> int:
+        """How many of `depth` blocks must run for it; a row of attention needs only what enters its block."""
+        return max({0, *self.hidden, *(layer - 1 for layer in self.attention), depth * self.output})
+
+
+OUTPUT = Taps(output=True)
+
+
 @dataclass(frozen=True)
 class Encoded(Located):
-    """An encoder's output: patch tokens where they live, prefix tokens, feature maps and requested taps."""
+    """An encoder's output: patch tokens where they live, prefix tokens, feature maps and what was tapped.
 
-    prefix: Float[Tensor, "b p d"] | None = None
+    `hidden` and `attention` hold what `Taps` asked for, by layer: all tokens with the prefix first, and the
+    class token's attention to them per head. Where nobody reads the output, the tokens are those of the last
+    layer that ran, without final norm.
+    """
+
     maps: tuple[Tensor, ...] = ()
-    taps: dict[str, Tensor] = field(default_factory=dict)
+    hidden: Mapping[int, Float[Tensor, "b n d"]] = field(default_factory=dict)
+    attention: Mapping[int, Float[Tensor, "b k n"]] = field(default_factory=dict)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before those of the cells."""
+        return 0 if self.prefix is None else self.prefix.shape[1]
+
+    def at_layer(self, layer: int) -> Located:
+        """A hidden layer that was tapped, where its tokens live."""
+        tokens, split = self.hidden[layer], self.num_prefix_tokens
+        return Located(tokens[:, split:], self.grid, self.ids, self.covers, tokens[:, :split])
 
     def pooled(self, pool: Literal["cls", "avg"]) -> Float[Tensor, "b d"]:
         """One vector per sample: the class token, or the mean of the patch tokens."""

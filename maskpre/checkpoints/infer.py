@@ -61,6 +61,11 @@ def vit(state: Mapping[str, Tensor]) -> Architecture:
     return Architecture("vit_base_patch16_224", sizes)
 
 
+def clip(state: Mapping[str, Tensor]) -> Architecture:
+    """The image tower of a CLIP as OpenAI trained it, with its fast GELU."""
+    return Architecture("vit_base_patch16_clip_quickgelu_224", vit(state).options)
+
+
 def beit(state: Mapping[str, Tensor]) -> Architecture:
     """SimMIM's ViT: heads and grid are told by a relative-position table, else by published sizes."""
     sizes = _common(state, block="blocks.0")

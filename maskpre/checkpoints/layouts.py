@@ -7,7 +7,17 @@ from functools import partial
 
 from torch import Tensor
 
-from maskpre.checkpoints import infer, names_convmae, names_mae, names_mmpretrain, names_simmim
+from maskpre.checkpoints import (
+    infer,
+    names_convmae,
+    names_dino,
+    names_mae,
+    names_maskalign,
+    names_mmpretrain,
+    names_openai,
+    names_simmim,
+    names_transformers,
+)
 from maskpre.checkpoints.architecture import Architecture
 
 State = Mapping[str, Tensor]
@@ -32,6 +42,13 @@ class Layout:
         return self.infer({**bare, **self.encoder_keys(state)})
 
 
+def _encoder_only(
+    encoder_keys: Callable[[State], dict[str, Tensor]],
+) -> Callable[[State], dict[str, Tensor]]:
+    """Names of a MaskedModel for a layout that holds an encoder and nothing else."""
+    return lambda state: {f"encoder.{name}": value for name, value in encoder_keys(state).items()}
+
+
 LAYOUTS = (
     Layout(
         "ConvMAE",
@@ -39,6 +56,41 @@ LAYOUTS = (
         names_convmae.pretraining_keys,
         names_mae.encoder_keys,
         infer.conv_vit,
+    ),
+    Layout(
+        "MaskAlign",
+        r"distill_heads\.\d+\..*",
+        names_maskalign.pretraining_keys,
+        names_maskalign.encoder_keys,
+        infer.vit,
+    ),
+    Layout(
+        "CLIP of transformers",
+        r"(vision_model\.)?encoder\.layers\.0\.self_attn\.q_proj\.weight",
+        _encoder_only(names_transformers.clip_keys),
+        names_transformers.clip_keys,
+        infer.clip,
+    ),
+    Layout(
+        "CLIP of OpenAI",
+        r"visual\.transformer\.resblocks\.0\.attn\.in_proj_weight",
+        _encoder_only(names_openai.clip_keys),
+        names_openai.clip_keys,
+        infer.clip,
+    ),
+    Layout(
+        "ViT of transformers",
+        r"(vit\.)?encoder\.layer\.0\.attention\.attention\.query\.weight",
+        _encoder_only(names_transformers.vit_keys),
+        names_transformers.vit_keys,
+        infer.vit,
+    ),
+    Layout(
+        "DINO",
+        r"(module\.)?backbone\.blocks\.0\.attn\.qkv\.weight",
+        _encoder_only(names_dino.encoder_keys),
+        names_dino.encoder_keys,
+        infer.vit,
     ),
     Layout(
         "mmpretrain MAE",

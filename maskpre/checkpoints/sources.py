@@ -174,7 +174,7 @@ def _file(path: Path) -> Source:
 
 def _tensors(content: Mapping[str, Any], path: Path) -> State:
     """The weights inside the wrappers that official code puts round them."""
-    for key in ("model", "state_dict"):
+    for key in ("model", "state_dict", "teacher"):
         if isinstance(content.get(key), Mapping):
             content = content[key]
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}

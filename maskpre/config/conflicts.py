@@ -27,6 +27,7 @@ _MODEL = frozenset(
         "passes",
         "objectives",
         "loss",
+        "teacher",
         "teachers",
         "averages",
         "activation_checkpointing",

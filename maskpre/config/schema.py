@@ -46,7 +46,8 @@ class TrainSchema:
     targets: dict[str, Target] = field(default_factory=dict)
     passes: dict[str, Pass] = field(default_factory=dict)
     objectives: dict[str, Objective] = field(default_factory=dict)
-    teachers: dict[str, Encoder] = field(default_factory=dict)
+    teacher: Encoder | None = None
+    teachers: dict[str, Encoder | None] = field(default_factory=dict)
     averages: dict[str, EmaTeacher] = field(default_factory=dict)
     seed: int = 0
     epochs: float = 10
@@ -125,9 +126,14 @@ SCHEMAS: Mapping[str, type] = {
 
 # Arguments that the program gives to `_partial_` parts when they meet, and the key to set instead, if any.
 SUPPLIED: Mapping[type, Mapping[str, str]] = {
-    Masking: {"grid": ""},
-    Target: {"grid": ""},
-    Predictor: {"encoder": "encoder", "out_dim": "", "region": "objectives.NAME.region"},
+    Masking: {"grid": "", "passes": "passes"},
+    Target: {"grid": "", "passes": "passes"},
+    Predictor: {
+        "encoder": "encoder",
+        "out_dim": "",
+        "region": "objectives.NAME.region",
+        "target_layers": "target.layers",
+    },
     EmaTeacher: {"student": ""},
     Callback: {"folder": "run_dir"},
     Logger: {"folder": "run_dir"},

@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maskpre.types import Encoded, Grid, MaskPlan, Noise
+from maskpre.types import OUTPUT, Encoded, Grid, MaskPlan, Noise, Taps
 
 Hidden = Literal["drop", "replace"]
 
@@ -27,6 +27,9 @@ class EncoderSpec:
     `grid` is the grid plans are applied on, `out_grid` that of the tokens that come out. `hidden` says what
     happens to hidden cells: "drop" removes them, "replace" puts a mask token there, "sparse" removes them and
     leaves them empty in all feature maps. `maps` are the feature maps, finest first.
+
+    Of a `TappedEncoder`, `num_layers` hidden layers of width `layer_dim` can be read, and if
+    `class_attention`, the class token's attention in each.
     """
 
     embed_dim: int
@@ -36,6 +39,9 @@ class EncoderSpec:
     in_chans: int
     hidden: Hidden | Literal["sparse"]
     maps: tuple[MapSpec, ...] = ()
+    num_layers: int = 0
+    layer_dim: int = 0
+    class_attention: bool = False
 
     @property
     def omits_hidden(self) -> bool:
@@ -60,3 +66,20 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute block activations in the backward pass instead of storing them."""
+
+
+class TappedEncoder(Encoder):
+    """An encoder whose hidden layers and class-token attention can be read; see `Taps`."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        plan: MaskPlan | None = None,
+        noise: Noise | None = None,
+        taps: Taps = OUTPUT,
+    ) -> Encoded:
+        """See `Encoder.forward`; only what `taps` needs is computed."""
+
+    def freeze_unread(self, taps: Taps) -> None:
+        """Stop training the parameters that never act on what `taps` reads, as they get no gradient."""

@@ -7,18 +7,19 @@ from jaxtyping import Float
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
-from maskpre.encoders.blocks import residual_scales, run_blocks
+from maskpre.encoders.base import EncoderSpec, Hidden, TappedEncoder
+from maskpre.encoders.blocks import residual_scales
 from maskpre.encoders.create import create_timm
 from maskpre.encoders.init import init_mae
 from maskpre.encoders.patches import embed_patches
+from maskpre.encoders.taps import gives_class_attention, run_tapped
 from maskpre.ops.positions import sincos_2d
-from maskpre.types import Encoded, Grid, MaskPlan, Noise
+from maskpre.types import OUTPUT, Encoded, Grid, MaskPlan, Noise, Taps
 
 Position = Literal["sincos", "sincos_row_first", "learned", "none"]
 
 
-class ViT(Encoder):
+class ViT(TappedEncoder):
     """Any timm `VisionTransformer` by name; sizes given here replace the named model's.
 
     `hidden` "drop" encodes visible patches only (MAE), "replace" puts a learnt token where a patch is hidden
@@ -75,6 +76,9 @@ class ViT(Encoder):
             num_prefix_tokens=net.num_prefix_tokens,
             in_chans=in_chans,
             hidden=hidden,
+            num_layers=len(self.blocks),
+            layer_dim=net.embed_dim,
+            class_attention=self.cls_token is not None and all(map(gives_class_attention, self.blocks)),
         )
         if drop_path_rate > 0 and not all(isinstance(block, Block) for block in self.blocks):
             raise ValueError(f"drop_path_rate {drop_path_rate}: {name!r} has blocks without stochastic depth")
@@ -100,6 +104,12 @@ class ViT(Encoder):
         """Recompute block activations in the backward pass."""
         self._recompute = enable
 
+    def freeze_unread(self, taps: Taps) -> None:
+        """See `TappedEncoder.freeze_unread`."""
+        unread = self.blocks[taps.num_blocks(len(self.blocks)) :]
+        for part in (*unread, *(() if taps.output else (self.norm,))):
+            part.requires_grad_(False)
+
     def _add_positions(self, tokens: Tensor, keep: Tensor | None) -> Tensor:
         if self.pos_embed is None:
             return tokens
@@ -116,18 +126,30 @@ class ViT(Encoder):
         return [tokens.expand(batch, -1, -1)]
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], plan: MaskPlan | None = None, noise: Noise | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        plan: MaskPlan | None = None,
+        noise: Noise | None = None,
+        taps: Taps = OUTPUT,
     ) -> Encoded:
-        """Encode under the plan; see `Encoder.forward`."""
+        """Encode under the plan; see `TappedEncoder.forward`."""
         keep = plan.keep if plan is not None and self.spec.hidden == "drop" else None
         tokens = embed_patches(self.patch_embed, x, self.spec.grid, keep)
         if plan is not None and self.mask_token is not None:
             tokens = torch.where(plan.mask[..., None], self.mask_token.to(tokens.dtype), tokens)
         tokens = torch.cat([*self._prefix(len(x)), self._add_positions(tokens, keep)], dim=1)
         scales = residual_scales(noise, self._drop_path, training=self.training)
-        tokens = self.norm(run_blocks(self.blocks, self.norm_pre(tokens), scales, recompute=self._recompute))
+        tokens, hidden, attention = run_tapped(
+            list(self.blocks), self.norm_pre(tokens), scales, taps=taps, recompute=self._recompute
+        )
+        tokens = self.norm(tokens) if taps.output else tokens
         split = self.spec.num_prefix_tokens
-        covers = None if keep is None else "visible"
         return Encoded(
-            tokens[:, split:], self.spec.out_grid, ids=keep, covers=covers, prefix=tokens[:, :split]
+            tokens[:, split:],
+            self.spec.out_grid,
+            ids=keep,
+            covers=None if keep is None else "visible",
+            prefix=tokens[:, :split],
+            hidden=hidden,
+            attention=attention,
         )

@@ -1,11 +1,12 @@
 """What every masking is: a function from a step to a plan."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maskpre.types import Grid, MaskPlan, Step
+from maskpre.types import Grid, MaskPlan, Step, Taps
 
 
 def count_visible(num_cells: int, ratio: float) -> int:
@@ -31,7 +32,12 @@ def plan_from_scores(scores: Float[Tensor, "b l"], *, num_visible: int, grid: Gr
 
 
 class Masking(nn.Module, ABC):
-    """Chooses which cells of the encoder's grid are hidden."""
+    """Chooses which cells of the encoder's grid are hidden.
+
+    `taps` says what it reads of which passes; those run first.
+    """
+
+    taps: Mapping[str, Taps] = {}
 
     def __init__(self, *, grid: Grid) -> None:
         super().__init__()

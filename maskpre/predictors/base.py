@@ -6,22 +6,45 @@ from typing import ClassVar
 from torch import nn
 
 from maskpre.encoders.base import EncoderSpec
-from maskpre.types import Encoded, Located, MaskPlan, Step
+from maskpre.types import OUTPUT, Encoded, Located, MaskPlan, Step, Taps, gather_tokens, split_region
+
+
+def at_region(encoded: Located, plan: MaskPlan | None, region: str) -> Located:
+    """The encoded tokens of the region's cells; all that there are where some, or none, were hidden."""
+    cells, _ = split_region(region)
+    chosen = None if plan is None or encoded.ids is not None else plan.ids(cells, encoded.grid)
+    if chosen is None:
+        return encoded
+    return Located(gather_tokens(encoded.tokens, chosen), encoded.grid, chosen, cells, encoded.prefix)
 
 
 class Predictor(nn.Module, ABC):
     """Turns the tokens of one pass into `out_dim` values per cell of the region the losses read.
 
-    `fills_hidden` says whether it can predict where the encoder dropped the token. `input_of` names the
-    predictor whose `prepare`d input it is given instead of the encoder's tokens.
+    `fills_hidden` says whether it can predict where the encoder dropped the token, `predicts_class` whether
+    it predicts for the class token too. `input_of` names the predictor whose `prepare`d input it is given
+    instead of the encoder's tokens; `taps` is what it reads of the pass.
     """
 
     fills_hidden: ClassVar[bool]
+    predicts_class: ClassVar[bool] = False
     input_of: str | None = None
+    taps: Taps = OUTPUT
 
     def __init__(self, *, encoder: EncoderSpec, out_dim: int, region: str) -> None:
         super().__init__()
-        if region == "masked" and encoder.omits_hidden and not self.fills_hidden:
+        cells, with_class = split_region(region)
+        if with_class and not self.predicts_class:
+            raise ValueError(
+                f"{type(self).__name__} predicts no class token, but the loss reads the region {region!r}; "
+                f"use the region {cells!r}"
+            )
+        if with_class and not encoder.num_prefix_tokens:
+            raise ValueError(
+                f"the loss reads the region {region!r}, but the encoder has no class token; use the region "
+                f"{cells!r} or encoder.class_token=true"
+            )
+        if cells == "masked" and encoder.omits_hidden and not self.fills_hidden:
             raise ValueError(
                 f"{type(self).__name__} predicts only where the encoder gives tokens, but the encoder drops "
                 "hidden ones and the loss reads the region 'masked'; use predictor=mae_decoder, "

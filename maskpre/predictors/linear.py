@@ -5,8 +5,8 @@ from typing import ClassVar
 from torch import nn
 
 from maskpre.encoders.base import EncoderSpec
-from maskpre.predictors.base import Predictor
-from maskpre.types import Encoded, Located, MaskPlan, Step, gather_tokens
+from maskpre.predictors.base import Predictor, at_region
+from maskpre.types import Encoded, Located, MaskPlan, Step, split_region
 
 
 class LinearPredictor(Predictor):
@@ -17,6 +17,7 @@ class LinearPredictor(Predictor):
     """
 
     fills_hidden: ClassVar[bool] = False
+    predicts_class: ClassVar[bool] = True
 
     def __init__(self, *, encoder: EncoderSpec, out_dim: int, region: str) -> None:
         super().__init__(encoder=encoder, out_dim=out_dim, region=region)
@@ -24,8 +25,8 @@ class LinearPredictor(Predictor):
 
     def forward(self, encoded: Encoded, plan: MaskPlan | None, step: Step) -> Located:
         """Project the tokens of the region only."""
-        tokens, ids, covers = encoded.tokens, encoded.ids, encoded.covers
-        chosen = None if plan is None or ids is not None else plan.ids(self.region, encoded.grid)
-        if chosen is not None:
-            tokens, ids, covers = gather_tokens(tokens, chosen), chosen, self.region
-        return Located(self.pred(tokens), encoded.grid, ids, covers)
+        chosen = at_region(encoded, plan, self.region)
+        _, with_class = split_region(self.region)
+        values = self.pred(chosen.with_class() if with_class else chosen.tokens)
+        prefix, tokens = (values[:, :1], values[:, 1:]) if with_class else (None, values)
+        return Located(tokens, chosen.grid, chosen.ids, chosen.covers, prefix)

@@ -2,15 +2,32 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maskpre.types import Grid, Located, Step
+from maskpre.types import Grid, Located, Step, Taps
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Hidden layers that a target puts side by side: `chosen`, counted from 1, out of `depth`."""
+
+    chosen: tuple[int, ...]
+    depth: int
 
 
 class Target(nn.Module, ABC):
-    """Values per cell of `grid`; `dim` of them. `reads` are the views it looks at, with their channels."""
+    """Values per cell of `grid`; `dim` of them. `reads` are the views it looks at, with their channels.
+
+    `taps` says what it reads of which passes. `layers` names the hidden layers that its values are, if they
+    are any, and `value_weights` how much each value counts in the loss, if not all count alike.
+    """
+
+    taps: Mapping[str, Taps] = {}
+    layers: Layers | None = None
+    value_weights: Float[Tensor, "k"] | None = None
 
     def __init__(self, *, grid: Grid, dim: int, reads: Mapping[str, int]) -> None:
         super().__init__()

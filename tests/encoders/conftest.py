@@ -20,7 +20,7 @@ from maskpre.ops.noise import GivenNoise
 from maskpre.passes import Pass
 from maskpre.predictors.linear import LinearPredictor
 from maskpre.targets.pixels import PixelTarget
-from maskpre.types import Grid, MaskPlan, Step
+from maskpre.types import OUTPUT, Grid, MaskPlan, Step
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "simmim"
 
@@ -51,6 +51,7 @@ def simmim_model(encoder: Encoder, *, ratio: float, unit_size: int, region: str)
         predictors={"main": LinearPredictor(encoder=encoder.spec, out_dim=target.dim, region=region)},
         targets={"main": target},
         passes={"student": Pass(predictors=("main",))},
+        taps={"student": OUTPUT},
         objectives={"main": Objective(predictor="main", target="main", loss=PixelL1(in_chans=3))},
     ).double()
 

@@ -1,0 +1,76 @@
+"""Putting published weights into a teacher."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from maskpre.checkpoints.resize import fit_positions
+from maskpre.checkpoints.sources import open_source
+from maskpre.encoders.base import Encoder
+from maskpre.errors import UserError
+
+PROJECTION = "head.weight"
+
+
+def load_teacher(network: Encoder, projection: nn.Module, *, weights: str, name: str) -> None:
+    """Load an encoder from any source `open_source` knows; the position table is resized to the grid.
+
+    A linear `projection` gets CLIP's.
+
+    On the meta device nothing is loaded, but the file is read and compared all the same. Raises UserError if
+    there is no such file, or if it lacks tensors of the teacher or holds others than its architecture has.
+    """
+    # A configuration is checked on the meta device, where a file's tensors would lose their values.
+    with torch.device("cpu"):
+        opened = open_source(weights)
+        state, where = opened.encoder(), f"{weights} ({opened.kind})"
+    like = {name.removeprefix("net."): value for name, value in network.state_dict().items()}
+    _check(state, like, where=where, name=name)
+    prefix = getattr(network, "pos_embed", None)
+    rows = 0 if prefix is None else prefix.shape[1] - network.spec.grid.num_cells
+    fitted = fit_positions({key: state[key] for key in like}, like, num_prefix_tokens=rows)
+    if isinstance(projection, nn.Linear):
+        _load(projection, {"weight": _projection(state, projection, where)})
+    _load(network, {key: fitted[key.removeprefix("net.")] for key in network.state_dict()})
+
+
+def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    if not any(parameter.is_meta for parameter in module.parameters()):
+        module.load_state_dict(dict(state))
+
+
+def _is_table(name: str) -> bool:
+    return name.endswith(("pos_embed", "relative_position_bias_table"))
+
+
+def _check(state: Mapping[str, Tensor], like: Mapping[str, Tensor], *, where: str, name: str) -> None:
+    hint = f"; set the teacher's name ({name!r}) and sizes to those of the file"
+    for key in like.keys() & state.keys():
+        same = state[key].shape[-1:] if _is_table(key) else state[key].shape
+        if same != (like[key].shape[-1:] if _is_table(key) else like[key].shape):
+            raise UserError(
+                f"{where}: {key} has shape {tuple(state[key].shape)}, the teacher's is "
+                f"{tuple(like[key].shape)}{hint}"
+            )
+    missing = [key for key in like if key not in state]
+    if missing:
+        raise UserError(
+            f"{where} lacks {len(missing)} tensors of the teacher: {', '.join(missing[:3])}{hint}"
+        )
+    deeper = [key for key in state if key.startswith("blocks.") and key not in like]
+    if deeper:
+        raise UserError(
+            f"{where} has {len(deeper)} tensors that the teacher lacks: {', '.join(deeper[:3])}{hint}"
+        )
+
+
+def _projection(state: Mapping[str, Tensor], projection: nn.Linear, where: str) -> Tensor:
+    found = state.get(PROJECTION)
+    if found is None or found.shape != projection.weight.shape:
+        shape = "none" if found is None else f"one of {tuple(found.shape)}"
+        raise UserError(
+            f"{where} holds {shape} where the teacher's projection is {tuple(projection.weight.shape)}; "
+            "projection_dim must be the width of the file's, or null"
+        )
+    return found
