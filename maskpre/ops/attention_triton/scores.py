@@ -1,7 +1,7 @@
 """What all attention kernels share: where a sample lies, loading its tokens, scores of one tile.
 
-Names in all kernels: `rows` are a sample's queries and `cols` its keys, counted from the sample's first;
-`span_*` is int64, for offsets in tensors of more than 2^31 elements. A head of D dimensions is held in
+Names in all kernels: `rows` are a sample's queries and `cols` its keys, counted from `first_q` and `first_k`,
+which are int64: only offsets within a sample are sure to be below 2^31. A head of D dimensions is held in
 two parts of MAIN and TAIL dimensions, both powers of two (80 = 64 + 16), or in one when TAIL is 0, which
 leaves less padding than one power of two. UP makes bfloat16 into float32 on loading: Triton's interpreter
 multiplies the bits of bfloat16 as if they were integers.
@@ -18,9 +18,11 @@ LN2 = tl.constexpr(0.6931471805599453)
 def span(cu, sample, longest):
     """First token of a sample and its number of tokens: `longest` in every sample without `cu`."""
     if cu is None:
-        return sample.to(tl.int64) * longest, longest
-    first = tl.load(cu + sample)
-    return first.to(tl.int64), tl.load(cu + sample + 1) - first
+        first, length = sample.to(tl.int64) * longest, longest
+    else:
+        start = tl.load(cu + sample)
+        first, length = start.to(tl.int64), tl.load(cu + sample + 1) - start
+    return first, length
 
 
 @triton.jit
@@ -39,7 +41,7 @@ def load_part(
     mask = inside[:, None]
     if FIRST + WIDTH > D:
         mask = mask & (dims < D)[None, :]
-    part = tl.load(pointer + rows.to(tl.int64)[:, None] * stride + dims[None, :], mask=mask, other=0.0)
+    part = tl.load(pointer + rows[:, None] * stride + dims[None, :], mask=mask, other=0.0)
     if UP:
         part = part.to(tl.float32)
     return part
@@ -51,9 +53,10 @@ def load_head(
 ):
     """Both parts of some tokens of one head; the main part twice where there is no tail."""
     main = load_part(pointer, rows, stride, inside, 0, MAIN, D, UP)
+    tail = main
     if TAIL > 0:
-        return main, load_part(pointer, rows, stride, inside, MAIN, TAIL, D, UP)
-    return main, main
+        tail = load_part(pointer, rows, stride, inside, MAIN, TAIL, D, UP)
+    return main, tail
 
 
 @triton.jit
@@ -65,7 +68,7 @@ def store_part(
     mask = inside[:, None]
     if FIRST + WIDTH > D:
         mask = mask & (dims < D)[None, :]
-    pointers = pointer + rows.to(tl.int64)[:, None] * stride + dims[None, :]
+    pointers = pointer + rows[:, None] * stride + dims[None, :]
     tl.store(pointers, part.to(pointer.dtype.element_ty), mask=mask)
 
 
@@ -82,9 +85,10 @@ def store_head(
 @triton.jit
 def load_ids(pointer, first, rows, inside, other):
     """One int32 per token, `other` outside; the row numbers themselves where there are no such ids."""
-    if pointer is None:
-        return rows
-    return tl.load(pointer + first + rows, mask=inside, other=other)
+    ids = rows
+    if pointer is not None:
+        ids = tl.load(pointer + first + rows, mask=inside, other=other)
+    return ids
 
 
 @triton.jit
