@@ -13,8 +13,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from maskpre.compatibility import unknown_names, unlike_pictures
+from maskpre.dependencies import (
+    in_order,
+    missing_predictors,
+    unknown_losses,
+    unmet_maskings,
+    unshared_inputs,
+)
 from maskpre.encoders.base import Encoder, EncoderSpec, TappedEncoder
-from maskpre.errors import ConfigError, Problem
+from maskpre.errors import ConfigError, Problem, config_path
 from maskpre.inputs import Inputs
 from maskpre.masking.base import Masking
 from maskpre.model import MaskedModel
@@ -25,11 +32,6 @@ from maskpre.reading import collect_taps, order_passes, unread_passes
 from maskpre.targets.base import Target
 from maskpre.teachers.ema import EmaTeacher
 from maskpre.types import WITH_CLASS, Taps, split_region
-
-
-def config_path(entry: DictConfig) -> str:
-    """Dotted path where an entry really stands, also if it was reached through a reference."""
-    return str(entry._get_full_key(""))
 
 
 @dataclass
@@ -154,7 +156,12 @@ def build_model(cfg: DictConfig) -> MaskedModel:
     targets: dict[str, Target] = assembly.parts(cfg.targets, grid=spec.out_grid, passes=given)
     assembly.settle()
     assembly.problems.extend(unlike_pictures(cfg, inputs, spec, passes, targets, objectives))
+    assembly.problems.extend(missing_predictors(cfg, passes, objectives))
+    assembly.problems.extend(unmet_maskings(cfg, passes, maskings, spec))
+    assembly.problems.extend(unknown_losses(cfg, targets, objectives))
     predictors = _predictors(assembly, cfg, spec, objectives, targets)
+    assembly.settle()
+    assembly.problems.extend(unshared_inputs(cfg, predictors))
     assembly.settle()
     # Copied before they are compiled.
     averages: dict[str, EmaTeacher] = assembly.parts(cfg.averages, student=Network(encoder, predictors))
@@ -168,7 +175,7 @@ def build_model(cfg: DictConfig) -> MaskedModel:
         predictors=predictors,
         targets=targets,
         passes=reading.passes,
-        objectives=objectives,
+        objectives=in_order(objectives, targets),
         taps=reading.taps,
         teachers=teachers,
         averages=averages,

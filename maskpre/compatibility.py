@@ -34,7 +34,7 @@ def unknown_names(
         *((f"passes.{n}.view", p.view, "view") for n, p in passes.items()),
         *((f"passes.{n}.masking", p.masking, "masking") for n, p in passes.items() if p.masking),
         *((f"passes.{n}.of", p.of, "pass") for n, p in passes.items() if p.of),
-        *((f"passes.{n}.predictors", q, "predictor") for n, p in passes.items() for q in p.predictors),
+        *((f"passes.{n}.predictors", q, "predictor") for n, p in passes.items() for q in p.predictors or ()),
     ]
     for path, name, kind in uses:
         if name not in known[kind]:

@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from omegaconf import DictConfig
+
 
 class UserError(ValueError):
     """A mistake in configuration or data; commands print its message without a stack trace."""
+
+
+def config_path(entry: DictConfig) -> str:
+    """Dotted path where an entry really stands, also if it was reached through a reference."""
+    return str(entry._get_full_key(""))
 
 
 @dataclass(frozen=True)

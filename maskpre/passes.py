@@ -22,7 +22,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """Runs `network` on `view` and then, in order, those of its `predictors` that are named.
+    """Runs `network` on `view` and then, in order, those of its `predictors` that are named; None means all.
 
     `masking` names the masking that makes the plan; None shows the network everything; with `of` the plan is
     taken from an earlier pass instead: the same one, or its complement. `grad` False runs without gradients.
@@ -34,7 +34,7 @@ class Pass:
     masking: str | None = "main"
     of: str | None = None
     plan: Literal["same", "complement"] = "same"
-    predictors: tuple[str, ...] = ()
+    predictors: tuple[str, ...] | None = ()
     grad: bool = True
 
     def choose_plan(self, step: Step, maskings: Mapping[str, Masking]) -> MaskPlan | None:
@@ -62,7 +62,7 @@ class Pass:
             given = (step.views[self.view], plan, step.noise, *(() if taps == OUTPUT else (taps,)))
             encoded = step.outputs[name] = network.encoder(*given)
             made = step.predictions[name] = {}
-            for key in self.predictors:
+            for key in network.predictors if self.predictors is None else self.predictors:
                 predictor = network.predictors[key]
                 owner = predictor.input_of
                 source = encoded if owner is None else network.predictors[owner].prepare(encoded)

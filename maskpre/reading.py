@@ -26,8 +26,12 @@ def read_spec(passes: Mapping[str, EncoderSpec], name: str) -> EncoderSpec:
 
 def needed_passes(run: Pass, maskings: Mapping[str, Masking]) -> set[str]:
     """The passes that must run before this one."""
-    made_from = set() if run.masking is None or run.of is not None else set(maskings[run.masking].taps)
-    return made_from | ({run.of} if run.of is not None else set())
+    if run.of is not None:
+        return {run.of}
+    if run.masking is None:
+        return set()
+    masking = maskings[run.masking]
+    return {*masking.taps} | (set() if masking.reads is None else {masking.reads.run})
 
 
 def order_passes(passes: Mapping[str, Pass], maskings: Mapping[str, Masking]) -> dict[str, Pass]:
@@ -53,7 +57,10 @@ def collect_taps(
     objectives: Mapping[str, Objective],
 ) -> dict[str, Taps]:
     """All that is read of each pass: by its own predictors, by masks, and by targets of objectives."""
-    found = {name: [predictors[key].taps for key in run.predictors] for name, run in passes.items()}
+    found = {
+        name: [predictors[key].taps for key in (predictors if run.predictors is None else run.predictors)]
+        for name, run in passes.items()
+    }
     readers: list[Mapping[str, Taps]] = [targets[one.target].taps for one in objectives.values()]
     readers += [maskings[run.masking].taps for run in passes.values() if run.masking and run.of is None]
     for taps in readers:

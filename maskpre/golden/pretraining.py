@@ -21,7 +21,10 @@ from maskpre.types import Located, MaskPlan, Step, align
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment of this package with a case's sizes, its weights, and its noise or plan."""
+    """An experiment of this package with a case's sizes, its weights, and its noise or plan.
+
+    `progress` is the share of the training done before the step.
+    """
 
     case: Case
     config: DictConfig
@@ -29,6 +32,7 @@ class Experiment:
     noise: Mapping[str, Tensor] = field(default_factory=dict)
     plan: MaskPlan | None = None
     eps: float | None = None
+    progress: float = 0.0
 
     def build(self, *, region: str = "masked") -> MaskedModel:
         """The model in float64 as it starts training; its objective reads `region`."""
@@ -52,7 +56,7 @@ class Experiment:
         """One step on the case's pictures."""
         images = self.case.input("imgs")
         batch = {"image": images, "index": torch.arange(len(images)), "epoch": torch.zeros(len(images))}
-        return model(batch, noise=GivenNoise(dict(self.noise)), progress=0.0)
+        return model(batch, noise=GivenNoise(dict(self.noise)), progress=self.progress)
 
     def predict_everywhere(self) -> Tensor:
         """Predictions at all cells in raster order; no gradients."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -31,17 +32,30 @@ def plan_from_scores(scores: Float[Tensor, "b l"], *, num_visible: int, grid: Gr
     return MaskPlan.from_order(scores.argsort(dim=1), num_visible=num_visible, grid=grid)
 
 
+class Reading(NamedTuple):
+    """What `predictor` said in the pass `run`."""
+
+    run: str
+    predictor: str
+
+
 class Masking(nn.Module, ABC):
     """Chooses which cells of the encoder's grid are hidden.
 
-    `taps` says what it reads of which passes; those run first.
+    `taps` says what it reads of which passes, and `reads` names predictions of a pass that saw everything;
+    those passes run first.
     """
 
     taps: Mapping[str, Taps] = {}
+    reads: Reading | None = None
 
     def __init__(self, *, grid: Grid) -> None:
         super().__init__()
         self.grid = grid
+
+    def fit(self, grid: Grid) -> Grid:
+        """The units to choose among if what is read lies on `grid`; ValueError if there is no such choice."""
+        return grid
 
     @abstractmethod
     def forward(self, step: Step) -> MaskPlan:

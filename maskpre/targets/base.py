@@ -21,11 +21,13 @@ class Layers:
 class Target(nn.Module, ABC):
     """Values per cell of `grid`; `dim` of them. `reads` are the views it looks at, with their channels.
 
-    `taps` says what it reads of which passes. `layers` names the hidden layers that its values are, if they
-    are any, and `value_weights` how much each value counts in the loss, if not all count alike.
+    `taps` says what it reads of which passes, and `loss_of` names the objective whose loss per token it
+    depends on. `layers` names the hidden layers that its values are, if they are any, and `value_weights` how
+    much each value counts in the loss, if not all count alike.
     """
 
     taps: Mapping[str, Taps] = {}
+    loss_of: str | None = None
     layers: Layers | None = None
     value_weights: Float[Tensor, "k"] | None = None
 

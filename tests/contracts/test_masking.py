@@ -10,9 +10,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from maskpre.ops.noise import KeyedNoise
-from maskpre.types import Grid, Step
+from maskpre.types import Grid, Located, Step
 
-CONFIGS = {path.stem: path for path in sorted(Path(__file__).parents[2].glob("configs/masking/*.yaml"))}
+FILES = sorted(Path(__file__).parents[2].glob("configs/masking/[!_]*.yaml"))
+CONFIGS = {path.stem: path for path in FILES}
 GRIDS = [Grid((8, 8), (16, 16)), Grid((14, 14), (16, 16)), Grid((16, 8), (8, 8))]
 ODD_GRID = Grid((7, 9), (16, 16))
 INDEX = torch.tensor([3, 0, 17, 4, 2**40])
@@ -22,18 +23,37 @@ RATIO_CONFIGS = [name for name, path in CONFIGS.items() if "ratio" in OmegaConf.
 CHEAP = {"num_images": 8}
 
 
+def load(name):
+    """The masking alone, without what it brings for other groups, in a run of 8 epochs."""
+    config = OmegaConf.load(CONFIGS[name])
+    config.pop("defaults", None)
+    return OmegaConf.merge({"epochs": 8, "masking": config}).masking
+
+
 @cache
 def build(name, grid):
-    config = OmegaConf.load(CONFIGS[name])
+    config = load(name)
     cheap = {key: value for key, value in CHEAP.items() if key in config}
     return instantiate(config, **cheap)(grid=grid)
+
+
+def predictions(masking, index):
+    """What the masking reads: a function of the sample alone."""
+    if masking.reads is None:
+        return {}
+    cells = torch.arange(masking.grid.num_cells, dtype=torch.float64)
+    values = torch.sin(cells * 7 + (index % 1000)[:, None])
+    return {masking.reads.run: {masking.reads.predictor: Located(values[..., None], masking.grid)}}
 
 
 def plan_of(name, grid, *, index=INDEX, epoch=0, seed=0, progress=0.0):
     epochs = torch.full_like(index, epoch)
     noise = KeyedNoise(seed, epoch=epochs, index=index)
     batch = {"index": index, "epoch": epochs}
-    return build(name, grid)(Step(batch=batch, views={}, noise=noise, progress=progress))
+    masking = build(name, grid)
+    step = Step(batch=batch, views={}, noise=noise, progress=progress)
+    step.predictions.update(predictions(masking, index))
+    return masking(step)
 
 
 def same(first, second):
@@ -63,7 +83,7 @@ def grid(request):
 
 
 def test_config_lists_every_option(name):
-    part = instantiate(OmegaConf.load(CONFIGS[name]))
+    part = instantiate(load(name))
     assert {*part.keywords, "grid"} == set(signature(part.func).parameters)
     assert CONFIGS[name].read_text().startswith("# ")
 
@@ -150,4 +170,4 @@ def test_a_ratio_that_hides_nothing_or_everything_is_refused(name, ratio):
     with pytest.raises(
         ValueError, match=f"mask ratio {ratio:g}|mask ratio must be between 0 and 1, got {ratio:g}"
     ):
-        instantiate(OmegaConf.load(CONFIGS[name]), ratio=ratio)(grid=GRIDS[0])
+        instantiate(load(name), ratio=ratio)(grid=GRIDS[0])

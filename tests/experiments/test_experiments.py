@@ -23,7 +23,14 @@ from maskpre.optim import OptimRecipe, build_param_groups
 
 GOLDEN = Path(__file__).parent / "golden"
 # All encoder blocks of these start alike: two are measured, the shapes are those of the whole model.
-ALIKE = {"paper/mae_vit_b", "paper/mae_vit_l", "paper/mae_vit_h", "paper/colormae_vit_b"}
+ALIKE = {
+    "paper/mae_vit_b",
+    "paper/mae_vit_l",
+    "paper/mae_vit_h",
+    "paper/colormae_vit_b",
+    "paper/hpm_vit_b",
+    "paper/hpm_vit_l",
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def measure(cfg: DictConfig) -> dict[str, tuple[float, int]]:
 
 def first_blocks(name: str) -> str:
     """The name of the measured parameter that stands for one of a larger model."""
-    return re.sub(r"^encoder\.blocks\.\d+\.", "encoder.blocks.1.", name)
+    return re.sub(r"^(averages\.\w+\.)?encoder\.blocks\.\d+\.", r"\1encoder.blocks.1.", name)
 
 
 def rows(model: MaskedModel, cfg: DictConfig, measured: dict[str, tuple[float, int]]) -> list[Row]:

@@ -1,0 +1,166 @@
+"""Pre-training steps of HPM (Wang et al., CVPR 2023) with the update of the averaged teacher."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from maskpre.checkpoints.names_hpm import average_keys, pretraining_keys
+from maskpre.golden.case import CannotReplayError, Case, Tensors
+from maskpre.golden.compare import Replay
+from maskpre.golden.hpm_masks import GUIDED_END, constant_share
+from maskpre.golden.plans import given_target
+from maskpre.golden.pretraining import Experiment, experiment, gradients, official_gradients, step_tensors
+from maskpre.model import MaskedModel
+from maskpre.types import Step
+
+STUDENT, EMA, AFTER = "student/", "ema/", "ema_after/"
+
+
+@dataclass
+class Settings:
+    """The official constructor's arguments and the step's.
+
+    `keep_ratio` is the constant share of hard patches without `guide`.
+    """
+
+    img_size: int
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    decoder_embed_dim: int
+    decoder_depth: int
+    decoder_num_heads: int
+    mask_ratio: float
+    epoch: int
+    total_epoch: int
+    batch: int
+    norm_pix_loss: bool = False
+    relative: bool = True
+    learning_loss: bool = True
+    learn_feature_loss: str = "none"
+    guide: bool = True
+    keep_ratio: float | None = None
+    vis_mask_ratio: float = 0.0
+    mlp_ratio: float = 4.0
+    eps: float = 1e-6
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done."""
+        return self.epoch / self.total_epoch
+
+
+def overrides(s: Settings, outputs: int) -> list[str]:
+    """The experiment `hpm` with a case's sizes; `outputs` of the loss predictor make one value."""
+    return [
+        "experiment=hpm",
+        *_targets(s),
+        f"loss@objectives.losses.loss={'pairwise' if s.relative else 'standardized_mse'}",
+        f"data.image_size={s.img_size}",
+        f"encoder.patch_size={s.patch_size}",
+        f"encoder.embed_dim={s.embed_dim}",
+        f"encoder.depth={s.depth}",
+        f"encoder.num_heads={s.num_heads}",
+        f"encoder.mlp_ratio={s.mlp_ratio}",
+        f"predictor.embed_dim={s.decoder_embed_dim}",
+        f"predictor.depth={s.decoder_depth}",
+        f"predictor.num_heads={s.decoder_num_heads}",
+        f"predictor.mlp_ratio={s.mlp_ratio}",
+        f"predictors.losses.outputs_per_value={outputs}",
+        f"masking.ratio={s.mask_ratio}",
+        f"masking.epochs={s.total_epoch}",
+        f"averages.ema.decay.epochs={s.total_epoch}",
+        "averages.ema.decay.start=0.999",
+        "averages.ema.decay.end=0.9999",
+        "averages.ema.decay.ramp_epochs=100",
+    ]
+
+
+def _targets(s: Settings) -> list[str]:
+    """What is predicted; features of another network than the average are given to the model later."""
+    if s.learn_feature_loss == "none":
+        return ["target=pixels_patch_norm" if s.norm_pix_loss else "target=pixels"]
+    return ["target=features", "target.of=ema", "loss=normalized_l2"]
+
+
+def _features(case: Case, s: Settings) -> Tensor | None:
+    """The teacher's features (b, l, k) that the case gives, if another network than the average is the teacher."""
+    if s.learn_feature_loss in ("none", "ema"):
+        return None
+    given = [name for name in case.inputs if name not in ("imgs", "noise")]
+    if len(given) != 1:
+        raise CannotReplayError(
+            f"{case.name}: learn_feature_loss={s.learn_feature_loss} needs the teacher's features as the one "
+            f"further input; there are {', '.join(given) or 'none'}"
+        )
+    cells = (s.img_size // s.patch_size) ** 2
+    return case.input(given[0])[:, -cells:]
+
+
+def _run(case: Case, s: Settings) -> Experiment:
+    """The experiment that computes the case's step."""
+    if not s.learning_loss:
+        raise CannotReplayError(f"{case.name}: learning_loss=false predicts no losses; that is MAE")
+    if s.vis_mask_ratio != 0:
+        raise CannotReplayError(f"{case.name}: vis_mask_ratio={s.vis_mask_ratio} can't be built, only 0")
+    constant = constant_share(case, s.learn_feature_loss, s.keep_ratio)
+    outputs = len(case.weights[f"{STUDENT}decoder_pred_losspred.bias"])
+    config = experiment(case, overrides(s, outputs))
+    config.masking.start = 0.0 if s.guide else constant
+    config.masking.end = GUIDED_END if s.guide else constant
+    student, averaged = (
+        {name.removeprefix(part): value for name, value in case.weights.items() if name.startswith(part)}
+        for part in (STUDENT, EMA)
+    )
+    weights = {**pretraining_keys(student), **average_keys(averaged)}
+    noise = {"mask": case.input("noise")}
+    return Experiment(case, config, weights, noise=noise, eps=s.eps, progress=s.progress)
+
+
+def replay(case: Case) -> Replay:
+    """Mask, losses and gradients of the step, and the averages after it; the weights stay as they are."""
+    s = case.settings(Settings)
+    run = _run(case, s)
+    features = _features(case, s)
+    if features is not None:
+        run.config.targets.main = given_target(features.shape[2])
+    model = run.build()
+    run.load(model)
+    if features is not None:
+        model.targets["main"].values = features
+    step = run.run(model)
+    assert step.total is not None
+    step.total.backward()
+    model.after_step(s.progress)
+    return Replay(
+        loss=step.total,
+        losses={"reconstruction": step.losses["main"], "loss_prediction": step.losses["losses"]},
+        tensors={**_tensors(step, model), **_averages(model, case)},
+        gradients=gradients(model),
+        expected_gradients=pretraining_keys(official_gradients(case)),
+        extras={"ema_decay_used": model.averages["ema"].decay(s.progress)},
+    )
+
+
+def _tensors(step: Step, model: MaskedModel) -> Tensors:
+    """What the official code calls them; hidden cells are in raster order on both sides."""
+    student = step.predictions["student"]
+    return {
+        **step_tensors(step, model),
+        "ema_loss_pred": step.predictions["ema"]["losses"].tokens[..., 0],
+        "pred_masked": student["main"].tokens,
+        "loss_pred_masked": student["losses"].tokens[..., 0],
+        "loss_per_patch": step.loss_maps["main"].tokens[..., 0],
+    }
+
+
+def _averages(model: MaskedModel, case: Case) -> Tensors:
+    """The averages by the names of the case's outputs."""
+    state = model.state_dict()
+    found = {}
+    for name in case.outputs:
+        if name.startswith(AFTER):
+            (ours,) = average_keys({name.removeprefix(AFTER): case.outputs[name]})
+            found[name] = state[ours]
+    return found
