@@ -85,7 +85,7 @@ def _targets(s: Settings) -> list[str]:
 
 
 def _features(case: Case, s: Settings) -> Tensor | None:
-    """The teacher's features (b, l, k) that the case gives, if another network than the average is the teacher."""
+    """Features (b, l, k) that the case gives, where another network than the average is the teacher."""
     if s.learn_feature_loss in ("none", "ema"):
         return None
     given = [name for name in case.inputs if name not in ("imgs", "noise")]
