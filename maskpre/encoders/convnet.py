@@ -1,7 +1,7 @@
 """Convolutional networks from timm, run sparsely on what a plan leaves visible."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import timm
 from jaxtyping import Float
@@ -14,12 +14,13 @@ from maskpre.encoders.sparse.execution import Execution
 from maskpre.encoders.sparse.masked import MaskMultiplication
 from maskpre.encoders.sparse.program import trace
 from maskpre.encoders.sparse.run import Runner, drop_path_scales
+from maskpre.encoders.sparse.tiles import VisibleTiles
 from maskpre.nearest import multiples, nearest_number
 from maskpre.ops.batch_norm import Statistics, check_statistics
 from maskpre.ops.patchify import check_size
 from maskpre.types import Encoded, Grid, MaskPlan, Noise, gather_tokens
 
-ExecutionName = Literal["mask"]
+ExecutionName = Literal["tiles", "mask"]
 
 
 class ConvNet(Encoder):
@@ -29,7 +30,8 @@ class ConvNet(Encoder):
     on the coarsest grid; hidden cells are empty in every feature map, and batch norms see visible positions
     only. Tokens are the visible positions of the coarsest map, `maps` the last `num_maps` stages' results.
     `statistics` "world" shares batch statistics among all ranks in training. `execution` is how stages are
-    computed, one name for all or one per stage with the stem first; all give the same values.
+    computed, one name for all or one per stage with the stem first: "tiles" keeps and computes visible
+    positions only, "mask" computes every position and empties the hidden ones. Both give the same values.
     `drop_path_rate` is the last block's, rising linearly. Initialisation is timm's, as SparK's is.
 
     Raises ValueError if timm refuses the name or options, a layer is not known, or the total stride does not
@@ -46,7 +48,7 @@ class ConvNet(Encoder):
         drop_path_rate: float = 0.0,
         num_maps: int = 4,
         statistics: Statistics = "world",
-        execution: ExecutionName | Sequence[ExecutionName] = "mask",
+        execution: ExecutionName | Sequence[ExecutionName] = "tiles",
     ) -> None:
         super().__init__()
         check_statistics(statistics)
@@ -55,7 +57,7 @@ class ConvNet(Encoder):
         if num_maps < 1 or len(stages) < num_maps:
             raise ValueError(f"num_maps ({num_maps}) must be in 1..{len(info)}, the stages of {name!r}")
         self.program = trace(net, stages=[stage["module"] for stage in stages])
-        self.program.check(MaskMultiplication.knows)
+        self.program.check(MaskMultiplication.knows & VisibleTiles.knows)
         self._take_over(net)
         self.statistics = statistics
         self._recompute = False
@@ -92,6 +94,8 @@ class ConvNet(Encoder):
         self._recompute = enable
 
     def _execution(self, name: str, plan: MaskPlan | None) -> Execution:
+        if plan is not None and name == "tiles":
+            return VisibleTiles(plan, statistics=self.statistics)
         return MaskMultiplication(plan, statistics=self.statistics)
 
     def forward(
@@ -121,8 +125,12 @@ def _rate(drop_path_rate: float) -> dict[str, float]:
 
 def _per_stage(execution: str | Sequence[str], num_stages: int) -> tuple[str, ...]:
     names = (execution,) * num_stages if isinstance(execution, str) else tuple(execution)
-    if len(names) != num_stages or not set(names) <= {"mask"}:
-        raise ValueError(f"execution must be 'mask', or {num_stages} of it (stem first), got {execution!r}")
+    known = get_args(ExecutionName)
+    if len(names) != num_stages or not set(names) <= set(known):
+        raise ValueError(
+            f"execution must be one of {', '.join(map(repr, known))}, or {num_stages} of them (stem first), "
+            f"got {execution!r}"
+        )
     return names
 
 

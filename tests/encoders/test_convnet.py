@@ -59,6 +59,9 @@ def run(net: ConvNet, x: Tensor, plan: MaskPlan | None) -> tuple[list[Tensor], d
     return list(maps), {n: p.grad for n, p in net.named_parameters()} | dict(net.named_buffers())
 
 
+MIXED = ["tiles", "mask", "tiles", "mask", "tiles"]
+
+
 @pytest.fixture(params=NETWORKS)
 def net(request: pytest.FixtureRequest) -> ConvNet:
     return encoder(request.param)
@@ -97,6 +100,18 @@ def test_hidden_pixels_have_no_influence(net: ConvNet) -> None:
     ours, theirs = run(net, pictures(), plan), run(net, other, plan)
     assert all(torch.equal(a, b) for a, b in zip(ours[0], theirs[0], strict=True))
     assert all(torch.equal(ours[1][name], theirs[1][name]) for name in ours[1])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("execution", "num_visible"), [("tiles", 1), ("tiles", 4), (MIXED, 3)])
+def test_all_executions_give_the_same_values(name: str, execution: str | list[str], num_visible: int) -> None:
+    plan = plan_for(encoder(name), num_visible=num_visible)
+    expected = run(encoder(name, execution="mask"), pictures(), plan)
+    found = run(encoder(name, execution=execution), pictures(), plan)
+    for ours, theirs in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
+    for key, value in expected[1].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-9, atol=1e-9, msg=key)
 
 
 def test_recomputing_changes_no_gradient_and_no_running_value(net: ConvNet) -> None:
@@ -169,7 +184,10 @@ REFUSED = {
     "an option": ({"name": "resnet18", "options": {"depths": [1]}}, "timm can't build 'resnet18' with"),
     "too many maps": ({"name": "resnet18", "num_maps": 6}, "num_maps (6) must be in 1..5"),
     "statistics": ({"name": "resnet18", "statistics": "all"}, "statistics must be 'rank' or 'world'"),
-    "stages": ({"name": "resnet18", "execution": ["mask"]}, "execution must be 'mask', or 5 of it"),
+    "stages": (
+        {"name": "resnet18", "execution": ["mask"]},
+        "execution must be one of 'tiles', 'mask', or 5 of them (stem first), got ['mask']",
+    ),
 }
 
 
