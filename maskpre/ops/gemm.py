@@ -10,15 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
 
-_FOUND = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_FOUND = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
 
 
 def _by_onednn(x: Tensor) -> bool:
     return (
-        _FOUND
-        and torch.backends.mkldnn.is_available()
-        and x.dtype is torch.float32
-        and x.device.type == "cpu"
+        _FOUND and not torch.compiler.is_compiling() and x.dtype is torch.float32 and x.device.type == "cpu"
     )
 
 

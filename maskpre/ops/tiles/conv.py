@@ -73,7 +73,8 @@ class _Halo(torch.autograd.Function):
     """A convolution of tiles with what lies around them.
 
     The gradient of the input is no scatter: tiles of the output's gradient are gathered with what lies around
-    them, and convolved the other way.
+    them, and convolved the other way: `near` are the rows around tiles of the input, `far` those around tiles
+    of the output where they differ.
     """
 
     @staticmethod
@@ -83,7 +84,7 @@ class _Halo(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         near: Tensor,
-        far: Tensor,
+        far: Tensor | None,
         layer: nn.Conv2d,
         tile: Tile,
     ) -> Tensor:
@@ -99,7 +100,8 @@ class _Halo(torch.autograd.Function):
         grad = grad.contiguous()
         d_rows = d_weight = None
         if ctx.needs_input_grad[0]:
-            d_rows = as_rows(_read_back(_tiles(grad, far), weight, ctx.layer, ctx.tile))
+            around = _tiles(grad, near if far is None else far)
+            d_rows = as_rows(_read_back(around, weight, ctx.layer, ctx.tile))
         if ctx.needs_input_grad[1]:
             d_weight = _weight_gradient(grad, _tiles(rows, near), weight, ctx.layer, ctx.tile)
         return d_rows, d_weight, grad.sum(0) if ctx.has_bias else None, None, None, None, None
@@ -181,7 +183,8 @@ def tile_conv2d(
         near = units.halo(tile, axes[0].inputs(tile[0]), axes[1].inputs(tile[1]))
         out = tile[0] // axes[0].stride, tile[1] // axes[1].stride
         far = units.halo(out, axes[0].outputs(tile[0]), axes[1].outputs(tile[1]))
-        rows = _Halo.apply(as_rows(x), weight, bias, near, far, layer, tile)
+        # A compiler does not take the same tensor twice.
+        rows = _Halo.apply(as_rows(x), weight, bias, near, None if far is near else far, layer, tile)
     return as_map(rows, len(x), tile[1] // axes[1].stride)
 
 
