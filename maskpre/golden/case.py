@@ -24,7 +24,7 @@ class CannotReplayError(UserError):
 
 @dataclass(frozen=True)
 class Case:
-    """One official run. Floating-point tensors are float64; `loss` is None where there is no model."""
+    """One official run. Floating-point tensors are float64; without a model there are no loss and weights."""
 
     name: str
     system: str
@@ -72,6 +72,7 @@ def read_case(folder: Path) -> Case:
     """Read a case's folder; UserError if a file is missing or broken."""
     try:
         record = json.loads((folder / "case.json").read_text())
+        weights = folder / "weights.safetensors"
         return Case(
             name=f"{record['system']}/{folder.name}",
             system=record["system"],
@@ -79,7 +80,7 @@ def read_case(folder: Path) -> Case:
             loss=record["loss"],
             losses=record["losses"],
             extras=record.get("extras", {}),
-            weights=_tensors(folder / "weights.safetensors"),
+            weights=_tensors(weights) if weights.exists() else {},
             inputs=_tensors(folder / "inputs.safetensors"),
             outputs=_tensors(folder / "outputs.safetensors"),
         )

@@ -15,6 +15,8 @@ from maskpre.golden import (
     simmim_classify,
     simmim_masks,
     simmim_pretrain,
+    spark_masks,
+    spark_pretrain,
 )
 from maskpre.golden.case import CannotReplayError, Case
 from maskpre.golden.compare import Replay
@@ -41,6 +43,8 @@ KINDS = (
     Kind("simmim", "configs", simmim_masks.replay),
     Kind("simmim", "num_classes", simmim_classify.replay),
     Kind("simmim", "mask_patch_size", simmim_pretrain.replay),
+    Kind("spark", "unit", spark_masks.replay),
+    Kind("spark", "encoder", spark_pretrain.replay),
 )
 
 

@@ -2,26 +2,35 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from maskpre.types import Grid, MaskPlan, Step, Taps
 
-
-def count_visible(num_cells: int, ratio: float) -> int:
-    """Cells left visible: int(num_cells * (1 - ratio)), the same double-precision expression as MAE's."""
-    return int(num_cells * (1 - ratio))
+Rounding = Literal["down", "nearest"]
 
 
-def check_ratio(ratio: float, *, num_cells: int) -> float:
+def count_visible(num_cells: int, ratio: float, rounding: Rounding = "down") -> int:
+    """Cells left visible: num_cells * (1 - ratio), the same double-precision expression as MAE's.
+
+    `rounding` "down" is MAE's, "nearest" SparK's, which takes the even number of two as near.
+    """
+    visible = num_cells * (1 - ratio)
+    return round(visible) if rounding == "nearest" else int(visible)
+
+
+def check_ratio(ratio: float, *, num_cells: int, rounding: Rounding = "down") -> float:
     """Refuse a ratio that hides nothing or everything, naming the counts."""
+    if rounding not in ("down", "nearest"):
+        raise ValueError(f"rounding must be 'down' or 'nearest', got {rounding!r}")
     if not 0.0 < ratio < 1.0:
         raise ValueError(f"mask ratio must be between 0 and 1, got {ratio}")
-    if not 0 < count_visible(num_cells, ratio) < num_cells:
+    num_visible = count_visible(num_cells, ratio, rounding)
+    if not 0 < num_visible < num_cells:
         raise ValueError(
-            f"mask ratio {ratio} leaves {count_visible(num_cells, ratio)} of {num_cells} cells visible; "
+            f"mask ratio {ratio} leaves {num_visible} of {num_cells} cells visible; "
             "at least one must be visible and one hidden"
         )
     return ratio
@@ -65,13 +74,16 @@ class Masking(nn.Module, ABC):
 class ScoreMasking(Masking):
     """A masking that scores every cell; the lowest scores stay visible.
 
-    `stream` names the noise it draws, so that two maskings of one run can differ or agree.
+    `rounding` makes the number of visible cells whole (see `count_visible`). `stream` names the noise it
+    draws, so that two maskings of one run can differ or agree.
     """
 
-    def __init__(self, *, grid: Grid, ratio: float, stream: str = "mask") -> None:
+    def __init__(
+        self, *, grid: Grid, ratio: float, rounding: Rounding = "down", stream: str = "mask"
+    ) -> None:
         super().__init__(grid=grid)
-        self.ratio = check_ratio(ratio, num_cells=grid.num_cells)
-        self.stream = stream
+        self.ratio = check_ratio(ratio, num_cells=grid.num_cells, rounding=rounding)
+        self.rounding, self.stream = rounding, stream
 
     @abstractmethod
     def scores(self, step: Step) -> Float[Tensor, "b l"]:
@@ -79,5 +91,5 @@ class ScoreMasking(Masking):
 
     def forward(self, step: Step) -> MaskPlan:
         """Rank the scores of every sample."""
-        num_visible = count_visible(self.grid.num_cells, self.ratio)
+        num_visible = count_visible(self.grid.num_cells, self.ratio, self.rounding)
         return plan_from_scores(self.scores(step), num_visible=num_visible, grid=self.grid)

@@ -9,9 +9,12 @@ from maskpre.optim.param_groups import (
     layer_decay_table,
     weight_decay_split,
 )
-from maskpre.optim.recipe import AdamWRecipe, LarsRecipe, OptimRecipe
+from maskpre.optim.recipe import AdamWRecipe, LambRecipe, LarsRecipe, OptimRecipe, SgdRecipe
 from maskpre.optim.schedules import (
     ChainedCosine,
+    CosineDecay,
+    Curves,
+    FlooredCosine,
     LrCurve,
     LrRun,
     MultiStep,
@@ -29,8 +32,12 @@ __all__ = [
     "DECAY_POLICIES",
     "AdamWRecipe",
     "ChainedCosine",
+    "CosineDecay",
+    "Curves",
     "DecayPolicy",
     "DecayPolicyName",
+    "FlooredCosine",
+    "LambRecipe",
     "Lars",
     "LarsRecipe",
     "LrCurve",
@@ -39,6 +46,7 @@ __all__ = [
     "OptimRecipe",
     "OverlappingCosine",
     "Schedule",
+    "SgdRecipe",
     "WarmupCosine",
     "build_param_groups",
     "chained_cosine",

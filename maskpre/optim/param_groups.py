@@ -11,7 +11,7 @@ from torch import nn
 from maskpre.errors import UserError
 
 DecayPolicyName = Literal[
-    "mae", "mae_finetune", "mmpretrain", "simmim_swin", "simmim_swin_finetune", "simmim_vit", "all"
+    "mae", "mae_finetune", "mmpretrain", "simmim_swin", "simmim_swin_finetune", "simmim_vit", "spark", "all"
 ]
 VIT_BLOCK = r"blocks3?\.(\d+)\."
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
@@ -55,6 +55,8 @@ DECAY_POLICIES: Mapping[DecayPolicyName, DecayPolicy] = {
         exempt_substrings=("relative_position_bias_table",),
     ),
     "simmim_vit": DecayPolicy(exempt_leaves=("cls_token", "pos_embed")),
+    # "gamma" is ConvNeXt's layer scale.
+    "spark": DecayPolicy(exempt_substrings=("cls_token", "pos_embed", "mask_token", "gamma")),
     "all": DecayPolicy(exempt_vectors=False),
 }
 

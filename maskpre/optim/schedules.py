@@ -52,6 +52,16 @@ def overlapping_cosine(
     return min_lr + 0.5 * (peak - min_lr) * (1.0 + math.cos(math.pi * t / total_steps))
 
 
+def floored_cosine(
+    step: int, *, peak: float, start: float, end: float, warmup_steps: int, total_steps: int
+) -> float:
+    """Linear from `start` to the peak over the warm-up, then half a cosine to `end` in the last step."""
+    if step < warmup_steps:
+        return start + (peak - start) * step / warmup_steps
+    progress = (step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1)
+    return end + (peak - end) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
 def multi_step(
     t: int, *, peak: float, gamma: float, milestones: Sequence[float], warmup_lr: float, warmup_steps: int
 ) -> float:
@@ -179,7 +189,82 @@ class MultiStep(Schedule):
         )
 
 
-def lambda_lr(optimizer: torch.optim.Optimizer, curve: LrCurve) -> LambdaLR:
+@dataclass(frozen=True, kw_only=True)
+class FlooredCosine(Schedule):
+    """SparK's schedule: warm-up from and cosine down to shares of the peak, counted in optimiser steps."""
+
+    warmup_factor: float = 0.005
+    final_factor: float = 0.001
+
+    def lr(self, step: int, layer_scale: float = 1.0, *, run: LrRun) -> float:
+        """See `floored_cosine`; a layer's scale multiplies the whole curve."""
+        return layer_scale * floored_cosine(
+            step,
+            peak=run.peak,
+            start=self.warmup_factor * run.peak,
+            end=self.final_factor * run.peak,
+            warmup_steps=round(self.warmup_epochs * run.steps_per_epoch),
+            total_steps=run.total_steps,
+        )
+
+
+DecayCurve = Callable[[int], float]
+"""`curve(step)`: the weight decay, at a step from 0, of groups that decay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineDecay:
+    """Weight decay that moves from the recipe's to `end` over the run, along half a cosine."""
+
+    end: float
+
+    def __post_init__(self) -> None:
+        if self.end < 0:
+            raise UserError(f"the weight decay at the end ({self.end}) must be at least 0")
+
+    def bind(self, run: LrRun, *, start: float) -> DecayCurve:
+        """The curve for one run that starts at `start`."""
+        return partial(
+            floored_cosine, peak=start, start=start, end=self.end, warmup_steps=0, total_steps=run.total_steps
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """How an optimiser's groups move: the learning rate, and the weight decay if that moves too."""
+
+    lr: LrCurve
+    weight_decay: DecayCurve | None = None
+
+    def __call__(self, step: int, layer_scale: float = 1.0) -> float:
+        """The learning rate; see `LrCurve`."""
+        return self.lr(step, layer_scale)
+
+
+class _CurvesLR(LambdaLR):
+    """Sets the weight decay of decaying groups beside the learning rate."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, factors: list[Callable[[int], float]], decay: DecayCurve
+    ):
+        self._decay = decay
+        self._decaying = [group["weight_decay"] > 0 for group in optimizer.param_groups]
+        super().__init__(optimizer, factors)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The rates of this step; the weight decay is set on the way."""
+        for group, decays in zip(self.optimizer.param_groups, self._decaying, strict=True):
+            if decays:
+                group["weight_decay"] = self._decay(self.last_epoch)
+        return super().get_lr()
+
+    def state_dict(self) -> dict[str, object]:
+        """The step alone: curves are rebuilt from the configuration."""
+        own = ("_decay", "_decaying")
+        return {key: value for key, value in super().state_dict().items() if key not in own}
+
+
+def lambda_lr(optimizer: torch.optim.Optimizer, curve: Curves | LrCurve) -> LambdaLR:
     """Torch's scheduler that follows `curve` in every group; step it once per optimiser step.
 
     Groups carry their peak in `lr` and their layer-wise scale in `lr_scale` (1 when absent). Nothing of the
@@ -189,6 +274,7 @@ def lambda_lr(optimizer: torch.optim.Optimizer, curve: LrCurve) -> LambdaLR:
     def factor(peak: float, layer_scale: float) -> Callable[[int], float]:
         return lambda step: curve(step, layer_scale) / peak
 
-    return LambdaLR(
-        optimizer, [factor(group["lr"], group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
-    )
+    factors = [factor(group["lr"], group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
+    if isinstance(curve, Curves) and curve.weight_decay is not None:
+        return _CurvesLR(optimizer, factors, curve.weight_decay)
+    return LambdaLR(optimizer, factors)
