@@ -71,7 +71,7 @@ def timm_name(name: str) -> str:
 def model_names(names: Iterable[str]) -> dict[str, str]:
     """MaskedModel's name for each name of a checkpoint that is used.
 
-    The names are those of a pre-training checkpoint, or of one that holds the encoder alone. Raises ValueError
+    The names are those of a pre-training checkpoint, or of one with the encoder alone. Raises ValueError
     for a name of neither kind.
     """
     names = list(names)
