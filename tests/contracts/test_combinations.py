@@ -20,11 +20,20 @@ GROUPS = ("encoder", "masking", "target", "predictor")
 # Why a combination may be refused; a new reason must be added here knowingly.
 REASONS = {
     "predicts only where the encoder gives tokens": lambda names, hidden: (
-        names["predictor"] == "linear" and (hidden == "drop" or names["encoder"] == "conv_vit")
+        names["predictor"] == "linear" and (hidden == "drop" or names["encoder"] in ("conv_vit", *CONVNETS))
+    ),
+    "reads feature maps of several strides, and the encoder gives none": lambda names, hidden: (
+        names["predictor"] == "unet_decoder" and names["encoder"] not in CONVNETS
     ),
 }
+CONVNETS = ("resnet", "convnext")
 # Encoders that hide cells in the one way their file says.
-ONE_WAY = ("Swin", "ConvViT")
+ONE_WAY = ("Swin", "ConvViT", "ConvNet")
+# What a predictor needs of the configuration that it is read from.
+PARTNERS = {
+    "linear": ["encoder.hidden=replace"],
+    "unet_decoder": ["encoder=resnet"],
+}
 TINY: dict[str, Any] = {
     "embed_dim": 32,
     "depth": 2,
@@ -61,9 +70,9 @@ def parts() -> dict[str, dict[str, DictConfig]]:
     """Every file of the four groups, small."""
     library, found = Library(), {}
     for group in GROUPS:
-        extra = ["encoder.hidden=replace", "masking.ratio=0.5"] if group == "predictor" else []
+        extra = PARTNERS if group == "predictor" else {}
         found[group] = {
-            name: shrink(compose([f"{group}={name}", *extra])[group].copy())
+            name: shrink(compose([f"{group}={name}", *extra.get(name, [])])[group].copy())
             for name in library.options(group)
         }
     return found
@@ -122,7 +131,7 @@ def train_one_step(model: MaskedModel, cfg: DictConfig) -> None:
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
     optimizer.step()
     changed = {name for name, value in model.named_parameters() if not torch.equal(before[name], value)}
-    assert any(name.startswith("encoder.patch_embed") for name in changed)
+    assert next(iter(before)) in changed
     assert all(model.get_parameter(name).requires_grad for name in changed)
 
 
