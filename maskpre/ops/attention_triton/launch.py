@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskpre.ops.attention_triton.backward_loop import backward_keys, backward_queries
 from maskpre.ops.attention_triton.backward_tile import backward_tile
-from maskpre.ops.attention_triton.choices import LONGEST_TILE, Kernel, Tile, choose, split_head
+from maskpre.ops.attention_triton.choices import Kernel, Tile, choose, longest_tile, split_head
 from maskpre.ops.attention_triton.forward import forward_loop, forward_tile
 from maskpre.ops.attention_triton.samples import Samples
 from maskpre.ops.attention_triton.table_gradient import allocate_sums, fold_sums
@@ -56,7 +56,7 @@ def forward(
     if not max_k:
         return out.zero_(), lse.fill_(float("-inf"))
     outputs = {"out": out, "lse": lse}
-    if _fits_tile(samples):
+    if _fits_tile(q, samples):
         _run(
             forward_tile,
             num_samples,
@@ -107,7 +107,7 @@ def backward(
     inputs = {"lse": lse, "grad_out": grad_out} | _strides(grad=grad_out)
     for_queries = {"out": out.contiguous(), "dq": dq, "num_samples": num_samples} | _strides(dq=dq)
     for_keys = {"dk": dk, "dv": dv} | _strides(dk=dk, dv=dv)
-    if _fits_tile(samples):
+    if _fits_tile(q, samples):
         sums = allocate_sums(samples, q, k, tiles=1, zeroed=False)
         tile = _tile("backward_tile", q, samples)
         arguments = inputs | for_queries | for_keys | sums.arguments | _arguments(q, k, v, samples, tile)
@@ -130,8 +130,8 @@ def _within_reach(x: Tensor, longest: int) -> Tensor:
     return x if x.stride(-1) == 1 and longest * x.stride(0) < 2**31 else x.contiguous()
 
 
-def _fits_tile(samples: Samples) -> bool:
-    return max(samples.max_q, samples.max_k) <= LONGEST_TILE
+def _fits_tile(q: Tensor, samples: Samples) -> bool:
+    return max(samples.max_q, samples.max_k) <= longest_tile(8 * q.element_size())
 
 
 def _wide(q: Tensor) -> torch.dtype:
