@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_named():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["80", "90", "100"])
-@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_all_kernels_fit_the_gpu(arch, dtype):
     run = compile_kernels("--arch", arch, "--dtype", dtype)
     assert run.returncode == 0, run.stdout
