@@ -84,7 +84,9 @@ def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
     model = build_model(cfg)
     set_attention(model, cfg.attention)
     if cfg.init_from is not None:
-        print(load_into(model, cfg.init_from))
+        # A stage is a mapping with _target_, a checkpoint a path.
+        start = cfg.init_from if isinstance(cfg.init_from, str) else instantiate(cfg.init_from)
+        print(load_into(model, start))
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     module = PretrainModule(
         model=model,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from maskpre.build import build_model
 from maskpre.checkpoints.report import LoadReport
 from maskpre.checkpoints.resize import fit_positions
-from maskpre.checkpoints.sources import OwnSource, Source, open_source
+from maskpre.checkpoints.sources import OwnSource, PlannedWeights, Source, open_source
 from maskpre.encoders.base import Encoder
 from maskpre.errors import UserError
 from maskpre.model import MaskedModel
@@ -96,12 +96,12 @@ def restore(opened: OwnSource, path: str) -> MaskedModel:
     return model.eval()
 
 
-def load_into(model: MaskedModel, source: str) -> LoadReport:
+def load_into(model: MaskedModel, source: str | PlannedWeights) -> LoadReport:
     """Start a model from any source: its encoder must fit, predictors are taken where they do.
 
     Position tables are resized. Raises UserError if an encoder tensor is missing or has another shape.
     """
-    return _start(model, open_source(source), source)
+    return _start(model, open_source(source), str(source))
 
 
 def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:

@@ -45,6 +45,18 @@ class Source(ABC):
         """The timm model the encoder's tensors fit into."""
 
 
+class PlannedWeights(ABC):
+    """Weights that a run makes before they are needed."""
+
+    @abstractmethod
+    def open(self) -> Source:
+        """The weights; until they are made their shapes only, as tensors on the meta device."""
+
+    @abstractmethod
+    def make(self) -> None:
+        """Run until they are there, unless they are there already."""
+
+
 class OwnSource(Source):
     """A pre-training checkpoint of this package: its averaged weights if it has any, else the raw ones."""
 
@@ -106,13 +118,15 @@ class TimmSource(Source):
         return self._architecture
 
 
-def open_source(source: str) -> Source:
-    """Weights by path or name.
+def open_source(source: str | PlannedWeights) -> Source:
+    """Weights by path or name, or those that a run makes.
 
     A checkpoint or an official file; a folder made by `maskpre.export` or by timm (also as "local-dir:PATH");
     "timm:NAME" for timm's published weights; "NAME" for a fresh timm model; "ema:FILE" for what a system's
     teacher made of a file's weights by averaging. UserError if it is none of them.
     """
+    if isinstance(source, PlannedWeights):
+        return source.open()
     if source.startswith("timm:"):
         return _published(source.removeprefix("timm:"))
     if source.startswith("ema:"):

@@ -5,10 +5,14 @@ from math import prod
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from maskpre.build import Assembly, build_model
+from maskpre.checkpoints.load import load_into
+from maskpre.config.planned import planned_weights
 from maskpre.errors import ConfigError, Problem, UserError
+from maskpre.model import MaskedModel
 from maskpre.nearest import multiples, nearest_number
 from maskpre.ops.masked_attention import runs_triton
 from maskpre.optim import LrRun, OptimRecipe
@@ -29,6 +33,7 @@ _MODEL = frozenset(
         "loss",
         "teacher",
         "teachers",
+        "init_from",
         "averages",
         "activation_checkpointing",
         "compile",
@@ -48,6 +53,7 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     alone = [cfg[name] for name in _ALONE if name in cfg and name not in broken]
     if "callbacks" in cfg and "callbacks" not in broken:
         alone += [entry for entry in cfg.callbacks.values() if entry is not None]
+    alone += planned_weights(cfg)
     for entry in alone:
         assembly.part(entry)
     if "objectives" not in cfg:
@@ -71,10 +77,19 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
 def _model_conflicts(cfg: DictConfig) -> list[Problem]:
     try:
         with torch.device("meta"):
-            build_model(cfg)
+            model = build_model(cfg)
     except ConfigError as error:
         return list(error.problems)
-    return []
+    return list(_start(cfg, model))
+
+
+def _start(cfg: DictConfig, model: MaskedModel) -> Iterator[Problem]:
+    """Weights that a run has yet to make must fit, or the run would be for nothing."""
+    if isinstance(cfg.init_from, DictConfig):
+        try:
+            load_into(model, instantiate(cfg.init_from))
+        except UserError as error:
+            yield Problem("init_from", str(error))
 
 
 def _length(cfg: DictConfig) -> Iterator[Problem]:

@@ -58,9 +58,13 @@ class Library:
 
 @contextmanager
 def hydra_at_configs() -> Iterator[None]:
-    """Hydra, initialised with configs/."""
-    with initialize_config_dir(config_dir=str(CONFIG_DIR), version_base="1.3"):
-        yield
+    """Hydra, initialised with configs/; inside another such block too."""
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with initialize_config_dir(config_dir=str(CONFIG_DIR), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def loaded_files(config_name: str, overrides: Sequence[str], library: Library) -> list[tuple[Path, str]]:

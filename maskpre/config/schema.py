@@ -7,6 +7,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from maskpre.checkpoints.formats import ExportFormat
+from maskpre.checkpoints.sources import PlannedWeights
 from maskpre.data import PretrainData
 from maskpre.data.packing import Packing
 from maskpre.encoders.base import Encoder
@@ -59,7 +60,7 @@ class TrainSchema:
     runs_dir: str = "runs"
     run_dir: str | None = None
     resume: str | None = "auto"
-    init_from: str | None = None
+    init_from: str | PlannedWeights | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 
+from maskpre.data.files import only_one
 from maskpre.data.progress import progress
 from maskpre.data.scenes import CLASS_NAMES, RENDERER_VERSION, SceneRanges
 from maskpre.data.scenes.shards import ShardJob, ShardSummary, write_shards
@@ -86,7 +85,9 @@ def ensure_demo(
     )
     folder = (default_cache_dir() if cache_dir is None else cache_dir) / recipe.name
     if not _is_complete(folder):
-        with _naming_the_folder(folder.parent), _only_one(folder):
+        waiting = f"Another process renders the demo data into {folder}; waiting for it"
+        lock_file = folder.parent / f"{folder.name}.lock"
+        with _naming_the_folder(folder.parent), only_one(lock_file, waiting=waiting):
             if not _is_complete(folder):
                 _render(folder, recipe, num_workers=workers)
     return folder
@@ -127,22 +128,6 @@ def _naming_the_folder(cache_dir: Path) -> Iterator[None]:
             f"can't write the demo data to {cache_dir}: {error.strerror or error}; "
             "set MASKPRE_CACHE to a folder with room for it (5 kB per 64 x 64 image)"
         ) from error
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system releases it should the process die."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f"{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another process renders the demo data into {folder}; waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _render(folder: Path, recipe: _Recipe, *, num_workers: int) -> None:

@@ -1,12 +1,34 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, by one process at a time."""
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def only_one(lock_file: Path, *, waiting: str) -> Iterator[None]:
+    """Hold a lock, saying `waiting` on stderr if another process has it.
+
+    The system releases it should the process die.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(waiting, file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
