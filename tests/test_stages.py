@@ -151,7 +151,7 @@ def test_a_stage_that_needs_itself_is_refused(tmp_path: Path) -> None:
     assert compose([inner]).init_from.experiment == "mae"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_stage_goes_on_where_it_stopped(
     later: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:

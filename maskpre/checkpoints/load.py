@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from maskpre.build import build_model
 from maskpre.checkpoints.report import LoadReport
 from maskpre.checkpoints.resize import fit_positions
-from maskpre.checkpoints.sources import OwnSource, PlannedWeights, Source, open_source
+from maskpre.checkpoints.sources import OwnSource, PlannedWeights, Source, open_source, put_in
 from maskpre.encoders.base import Encoder
 from maskpre.errors import UserError
 from maskpre.model import MaskedModel
@@ -118,7 +118,7 @@ def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:
     lost = [name for name in fresh if name.startswith(ENCODER) and name != "encoder.mask_token"]
     _check_complete(lost, source=source, kind=opened.kind)
     _check_shapes(chosen, like, source)
-    model.load_state_dict(chosen, strict=False)
+    put_in(model, chosen, strict=False)
     _restart_averages(model, chosen)
     return _report(source, opened.kind, state=state, chosen=chosen, left_out=left_out, fresh=fresh)
 

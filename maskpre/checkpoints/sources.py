@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskpre.checkpoints.architecture import Architecture, from_config
 from maskpre.checkpoints.layouts import LAYOUTS, Layout, recognise
@@ -116,6 +116,18 @@ class TimmSource(Source):
     def architecture(self) -> Architecture:
         """As given."""
         return self._architecture
+
+
+def put_in(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Load weights, except on the meta device, where shapes are all there is to check.
+
+    UserError if the weights are those of a run that has not been made yet.
+    """
+    if any(value.is_meta for value in module.state_dict().values()):
+        return
+    if any(value.is_meta for value in state.values()):
+        raise UserError("weights of a run that has not been made yet: maskpre.train makes it")
+    module.load_state_dict(dict(state), strict=strict)
 
 
 def open_source(source: str | PlannedWeights) -> Source:

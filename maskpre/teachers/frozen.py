@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from maskpre.checkpoints.sources import PlannedWeights
 from maskpre.encoders.base import Encoder, TappedEncoder
 from maskpre.encoders.create import check_name
 from maskpre.teachers.networks import teacher_network
@@ -25,9 +26,10 @@ class FrozenTeacher(TappedEncoder):
     in no `state_dict`, among no parameters, and never in training mode. A copy shares it.
 
     `weights` is all that `open_source` takes: a file of CLIP (OpenAI, open_clip, transformers), of DINO or
-    MAE, a checkpoint of this package, "timm:NAME"; null leaves the network as it is initialised. The teacher
-    reads pictures of `img_size`, null for those of the view (`view_size`); a view of another size is resized
-    bicubically without anti-aliasing, as MaskAlign (Xue et al. 2023) does, and so is the position table.
+    MAE, a checkpoint of this package, "timm:NAME", a run that comes first (`Stage`); null leaves the network
+    as it is initialised. The teacher reads pictures of `img_size`, null for those of the view (`view_size`);
+    a view of another size is resized bicubically without anti-aliasing, as MaskAlign (Xue et al. 2023) does,
+    and so is the position table.
     `mean` and `std` are what it was trained with, null for timm's of that name; `view_mean` and `view_std`
     are taken out of the view first. `projection_dim` adds CLIP's projection behind the final norm, on all
     tokens. `precision` "bf16" keeps and runs it in bfloat16. Other sizes replace the named model's.
@@ -42,7 +44,7 @@ class FrozenTeacher(TappedEncoder):
         self,
         *,
         name: str,
-        weights: str | None,
+        weights: str | PlannedWeights | None,
         view_size: int,
         view_mean: Sequence[float],
         view_std: Sequence[float],

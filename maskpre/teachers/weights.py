@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from maskpre.checkpoints.resize import fit_positions
-from maskpre.checkpoints.sources import open_source
+from maskpre.checkpoints.sources import PlannedWeights, open_source, put_in
 from maskpre.encoders.base import Encoder
 from maskpre.errors import UserError
 
 PROJECTION = "head.weight"
 
 
-def load_teacher(network: Encoder, projection: nn.Module, *, weights: str, name: str) -> None:
+def load_teacher(
+    network: Encoder, projection: nn.Module, *, weights: str | PlannedWeights, name: str
+) -> None:
     """Load an encoder from any source `open_source` knows; the position table is resized to the grid.
 
     A linear `projection` gets CLIP's.
@@ -31,13 +33,8 @@ def load_teacher(network: Encoder, projection: nn.Module, *, weights: str, name:
     rows = 0 if prefix is None else prefix.shape[1] - network.spec.grid.num_cells
     fitted = fit_positions({key: state[key] for key in like}, like, num_prefix_tokens=rows)
     if isinstance(projection, nn.Linear):
-        _load(projection, {"weight": _projection(state, projection, where)})
-    _load(network, {key: fitted[key.removeprefix("net.")] for key in network.state_dict()})
-
-
-def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    if not any(parameter.is_meta for parameter in module.parameters()):
-        module.load_state_dict(dict(state))
+        put_in(projection, {"weight": _projection(state, projection, where)})
+    put_in(network, {key: fitted[key.removeprefix("net.")] for key in network.state_dict()})
 
 
 def _is_table(name: str) -> bool:
