@@ -1,16 +1,18 @@
 """The fused attention kernels as torch operators: `torch.ops.maskpre.attention` and its packed form.
 
-Defined with `Library.define`, whose calls cost less than half of those of a `custom_op`: a short sequence's
-attention takes a few microseconds on a GPU.
+Defined with `Library.define` and one autograd function, whose calls cost less than half of those of a
+`custom_op`: a short sequence's attention takes a few microseconds on a GPU.
 """
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import Library, register_autograd, register_fake
+from torch.autograd.function import once_differentiable
+from torch.library import Library, register_fake
 
 from maskpre.ops.attention_layout import Layout
 
@@ -20,7 +22,7 @@ _OPTIONS = (
 )
 _NAMES = tuple(field.name for field in fields(Layout))
 _TABLE = _NAMES.index("table")
-_SAVED = ("cu_q", "cu_k", "group_q", "group_k", "table", "code_q", "code_k")
+_TENSORS = ("cu_q", "cu_k", "group_q", "group_k", "table", "code_q", "code_k")
 
 
 def options(layout: Layout) -> tuple[Any, ...]:
@@ -96,32 +98,37 @@ def _fake_table(like: Tensor, given: Sequence[Any]) -> Tensor:
     return _no_table(like) if table is None else table.new_empty(table.shape)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """Keep what the backward pass reads; the output's log-sum-exp carries no gradient."""
-    ctx.num_tokens = len(inputs) - len(_NAMES)
-    tokens, given = inputs[: ctx.num_tokens], dict(zip(_NAMES, inputs[ctx.num_tokens :], strict=True))
-    ctx.given = {name: value for name, value in given.items() if name not in _SAVED}
-    ctx.save_for_backward(*tokens, *output, *[given[name] for name in _SAVED])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
+class _Differentiable(torch.autograd.Function):
+    """Either forward operator, by its number of token tensors.
 
+    The log-sum-exp carries no gradient, and the gradients have none: the second backward pass raises.
+    """
 
-def _differentiate(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * (ctx.num_tokens + len(_NAMES))
-    kept = ctx.saved_tensors
-    tokens, tensors = kept[: ctx.num_tokens + 2], dict(zip(_SAVED, kept[ctx.num_tokens + 2 :], strict=True))
-    given = [{**ctx.given, **tensors}[name] for name in _NAMES]
-    packed = ctx.num_tokens == 1
-    operator = torch.ops.maskpre.attention_qkv_backward if packed else torch.ops.maskpre.attention_backward
-    *grads, d_table = operator(grad, *tokens, *given)
-    of_options: list[Tensor | None] = [None] * len(_NAMES)
-    of_options[_TABLE] = None if tensors["table"] is None else d_table
-    return (*grads, *of_options)
+    @staticmethod
+    def forward(ctx: Any, num_tokens: int, *given: Any) -> tuple[Tensor, Tensor]:
+        tokens, layout = given[:num_tokens], dict(zip(_NAMES, given[num_tokens:], strict=True))
+        with torch._C._AutoDispatchBelowAutograd():
+            out, lse = _FORWARD[num_tokens](*given)
+        ctx.save_for_backward(*tokens, out, lse, *[layout.pop(name) for name in _TENSORS])
+        ctx.num_tokens, ctx.sizes = num_tokens, layout
+        ctx.mark_non_differentiable(lse)
+        ctx.set_materialize_grads(False)
+        return out, lse
 
-
-def _refuse(ctx: Any, *grads: Tensor | None) -> None:
-    raise RuntimeError("masked_attention has no second derivative; use backend='reference' for one")
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * (1 + ctx.num_tokens + len(_NAMES))
+        kept = ctx.saved_tensors
+        tensors = dict(zip(_TENSORS, kept[ctx.num_tokens + 2 :], strict=True))
+        layout = {**ctx.sizes, **tensors}
+        *grads, d_table = _BACKWARD[ctx.num_tokens](
+            grad, *kept[: ctx.num_tokens + 2], *[layout[name] for name in _NAMES]
+        )
+        of_layout: list[Tensor | None] = [None] * len(_NAMES)
+        of_layout[_TABLE] = None if tensors["table"] is None else d_table
+        return (None, *grads, *of_layout)
 
 
 def _register() -> Library:
@@ -150,11 +157,11 @@ def _register() -> Library:
         for device in ("CUDA", "CPU"):
             library.impl(name, kernel, device)
         register_fake(f"maskpre::{name}", fake, lib=library)
-        if name.endswith("backward"):
-            register_autograd(f"maskpre::{name}", _refuse, lib=library)
-        else:
-            register_autograd(f"maskpre::{name}", _differentiate, setup_context=_setup, lib=library)
+    library.impl("attention", partial(_Differentiable.apply, 3), "Autograd")
+    library.impl("attention_qkv", partial(_Differentiable.apply, 1), "Autograd")
     return library
 
 
 LIBRARY = _register()
+_FORWARD = {1: torch.ops.maskpre.attention_qkv, 3: torch.ops.maskpre.attention}
+_BACKWARD = {1: torch.ops.maskpre.attention_qkv_backward, 3: torch.ops.maskpre.attention_backward}

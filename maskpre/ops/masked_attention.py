@@ -225,7 +225,8 @@ def masked_attention(
 
     Queries that see no key give 0 and no gradient. With `return_lse` also the log of the softmax's
     denominator, (h, t) in float32 (-inf for those queries), which carries no gradient. `backend` forces an
-    implementation; forcing "sdpa" or "reference" may store masks and biases per pair.
+    implementation; forcing "sdpa" or "reference" may store masks and biases per pair. The kernels have no
+    second derivative, and want codes that differ between samples to be those of a grid, once in a sample.
 
     Raises ValueError naming the sizes if arguments don't fit. Values of codes, groups and lengths are on the
     device and are not checked.
