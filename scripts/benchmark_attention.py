@@ -1,0 +1,298 @@
+"""Time and memory of `masked_attention`, forward and backward, beside torch's own ways to the same result.
+
+python scripts/benchmark_attention.py --device cuda --out docs/attention
+python scripts/benchmark_attention.py --device cpu
+
+Every side starts from packed projections and ends with their one gradient, all copies in between included.
+Sides take turns on rotating inputs; a ratio is the median over rounds of the other side's time / ours. On a
+GPU the others are torch's pinned implementations with written-out masks and biases, FlexAttention and
+attention of varying lengths, where they take the shape; the floor is what moving the tensors once and
+multiplying takes at the speeds measured in the same run. On a CPU the other side is a call of
+scaled_dot_product_attention written by hand, and time is processor time, which other programs hardly
+disturb. Values are compared before anything is timed.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from attention_peers import Peer, peers_of
+from torch import Tensor
+
+from maskpre.ops.masked_attention import masked_attention, masked_attention_qkv
+from maskpre.ops.positions import relative_codes, relative_offset
+
+Run = Callable[[], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A workload. With `keys`, queries attend to other tokens; `grid` gives tokens positions and a table."""
+
+    heads: int
+    tokens: int
+    dim: int
+    batch: int
+    keys: int | None = None
+    grid: tuple[int, int] | None = None
+    class_token: bool = False
+    visible: bool = False
+    regions: bool = False
+    shortest: int | None = None
+
+
+SHAPES = {
+    "A MAE-B encoder": Shape(heads=12, tokens=50, dim=64, batch=512),
+    "A MAE-L encoder": Shape(heads=16, tokens=50, dim=64, batch=512),
+    "B MAE-H encoder": Shape(heads=16, tokens=65, dim=80, batch=256),
+    "B ViT-g video encoder": Shape(heads=16, tokens=208, dim=88, batch=32),
+    "C MAE decoder": Shape(heads=16, tokens=197, dim=32, batch=512),
+    "D SimMIM ViT-B": Shape(heads=12, tokens=197, dim=64, batch=128, grid=(14, 14), class_token=True),
+    "E Swin 6": Shape(heads=4, tokens=36, dim=32, batch=8192, grid=(6, 6), regions=True),
+    "E Swin 7": Shape(heads=4, tokens=49, dim=32, batch=8192, grid=(7, 7), regions=True),
+    "F ragged": Shape(heads=12, tokens=196, dim=64, batch=256, shortest=12),
+    "G visible, table": Shape(
+        heads=12, tokens=50, dim=64, batch=256, grid=(14, 14), class_token=True, visible=True
+    ),
+    "H video encoder": Shape(heads=12, tokens=160, dim=64, batch=64),
+    "H CAE regressor": Shape(heads=12, tokens=98, keys=196, dim=64, batch=128),
+    "H MultiMAE decoder": Shape(heads=8, tokens=196, keys=98, dim=32, batch=256),
+    "I dual-mask video decoder": Shape(heads=6, tokens=944, dim=64, batch=64),
+    "I video decoder": Shape(heads=6, tokens=1568, dim=64, batch=64),
+}
+
+
+@dataclass(kw_only=True)
+class Problem:
+    """Random inputs of a shape: projections (t, 3, h, d), or queries and packed keys and values."""
+
+    shape: Shape
+    projections: list[Tensor]
+    gradient: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """What gets a gradient."""
+        table = self.options.get("bias_table")
+        return [*self.projections, *([] if table is None else [table])]
+
+
+def make_problem(shape: Shape, *, device: str, dtype: torch.dtype, seed: int) -> Problem:
+    """Inputs that depend on the seed only."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def randn(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, device=device)
+
+    lengths = [shape.tokens] * shape.batch
+    options: dict[str, Any] = {}
+    if shape.shortest is not None:
+        spread = torch.linspace(shape.shortest, shape.tokens, shape.batch).round().int()
+        lengths = spread.tolist()
+        options["cu"] = torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
+    options["max_n"] = shape.tokens
+    total = sum(lengths)
+    sizes = [(total, 3)] if shape.keys is None else [(total, 1), (shape.batch * shape.keys, 2)]
+    projections = [
+        randn(num, parts, shape.heads, shape.dim).to(dtype).requires_grad_() for num, parts in sizes
+    ]
+    if shape.grid is not None:
+        options |= _positions(shape, randn, device)
+    if shape.regions:
+        # A quarter of the windows lies at the border and is cut in two.
+        cut = torch.arange(shape.batch, device=device)[:, None] % 4 == 0
+        halves = torch.arange(shape.tokens, device=device) < shape.tokens // 2
+        options["group"] = (cut & halves).int().flatten()
+    return Problem(
+        shape=shape,
+        projections=projections,
+        gradient=randn(total, shape.heads, shape.dim).to(dtype),
+        options=options,
+    )
+
+
+def _positions(shape: Shape, randn: Callable[..., Tensor], device: str) -> dict[str, Any]:
+    assert shape.grid is not None
+    rows = (2 * shape.grid[0] - 1) * (2 * shape.grid[1] - 1) + 3 * shape.class_token
+    codes = relative_codes(shape.grid).to(device)
+    if shape.visible:
+        chosen = randn(shape.batch, len(codes)).argsort(dim=1)[:, : shape.tokens - shape.class_token]
+        codes = codes[chosen]
+    if shape.class_token:
+        codes = torch.nn.functional.pad(codes, (1, 0), value=-1)
+    return {
+        "bias_table": (0.5 * randn(shape.heads, rows)).requires_grad_(),
+        "code": codes.flatten(),
+        "code_offset": relative_offset(shape.grid),
+    }
+
+
+def ours(problem: Problem) -> Tensor:
+    """The output (t, h, d) through the dispatcher."""
+    if problem.shape.keys is None:
+        return masked_attention_qkv(problem.projections[0], **problem.options)
+    (query,) = problem.projections[0].unbind(1)
+    key, value = problem.projections[1].unbind(1)
+    return masked_attention(query, key, value, max_q=problem.shape.tokens, max_k=problem.shape.keys)
+
+
+def both_passes(call: Peer, problem: Problem) -> tuple[Tensor, ...]:
+    """The output and all gradients."""
+    out = call(problem)
+    return out, *torch.autograd.grad(out, problem.trained, problem.gradient)
+
+
+def seconds(work: Run, device: str) -> float:
+    """How long the work takes on the GPU's own clock, or what processor time it costs."""
+    if device == "cpu":
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    work()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+def compare(call: Peer, problem: Problem, tolerance: float) -> None:
+    """Raise SystemExit if a side's values or gradients are others than ours."""
+    for found, wanted in zip(both_passes(call, problem), both_passes(ours, problem), strict=True):
+        error = (found.float() - wanted.float()).norm() / wanted.float().norm()
+        if not error < tolerance:
+            raise SystemExit(f"{call.__name__} differs from masked_attention by {error:.1e}")
+
+
+def measure(sides: dict[str, Peer], problems: Sequence[Problem], *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every side in every round."""
+    device = problems[0].gradient.device.type
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(-2, rounds):
+        problem = problems[number % len(problems)]
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            spent = seconds(lambda call=sides[name], given=problem: both_passes(call, given), device)
+            if number >= 0:
+                times[name].append(spent)
+    return times
+
+
+def peak_mib(call: Peer, problem: Problem) -> float:
+    """The allocator's peak above what the inputs take."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    both_passes(call, problem)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def speeds() -> tuple[float, float]:
+    """Bytes per second of a copy and operations per second of a bfloat16 product, measured here."""
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    left = torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda")
+    copied, product = torch.empty_like(source), torch.empty_like(left)
+    copies = [seconds(lambda: (copied.copy_(source),), "cuda") for _ in range(20)]
+    products = [seconds(lambda: (torch.mm(left, left, out=product),), "cuda") for _ in range(20)]
+    return 2 * 2**30 / median(copies), 2 * 8192**3 / median(products)
+
+
+def floor(problem: Problem, bandwidth: float, rate: float) -> float:
+    """Seconds that both passes take at least."""
+    shape, size = problem.shape, problem.gradient.element_size()
+    inputs, out = sum(x.numel() for x in problem.projections) * size, problem.gradient.numel() * size
+    pairs = problem.gradient.shape[0] * (shape.keys or shape.tokens) * shape.heads
+    if shape.shortest is not None:
+        lengths = problem.options["cu"].diff().double()
+        pairs = float(lengths.square().sum()) * shape.heads
+    operations = 4 * pairs * shape.dim
+    forward = max((inputs + out) / bandwidth, operations / rate)
+    return forward + max((2 * inputs + 2 * out) / bandwidth, 2.5 * operations / rate)
+
+
+def run_shape(name: str, args: argparse.Namespace, limits: tuple[float, float] | None) -> dict[str, Any]:
+    """One row of the table."""
+    shape = SHAPES[name]
+    if args.device == "cpu":
+        shape = Shape(**{**vars(shape), "batch": max(4, shape.batch // args.shrink)})
+    dtype = torch.float32 if args.device == "cpu" else torch.bfloat16
+    problems = [make_problem(shape, device=args.device, dtype=dtype, seed=seed) for seed in range(3)]
+    sides: dict[str, Peer] = {"ours": ours}
+    for peer, call in peers_of(problems[0]).items():
+        try:
+            compare(call, problems[0], 1e-4 if args.device == "cpu" else 3e-2)
+        except (RuntimeError, NotImplementedError) as error:
+            print(f"{name}: {peer} doesn't take it: {str(error).splitlines()[0][:100]}", file=sys.stderr)
+            continue
+        sides[peer] = call
+    times = measure(sides, problems, rounds=args.rounds)
+    row: dict[str, Any] = {"shape": name, "batch": shape.batch, "ms": {}, "ratio": {}}
+    for side, spent in times.items():
+        row["ms"][side] = 1000 * median(spent)
+        pairs = [other / mine for other, mine in zip(spent, times["ours"], strict=True)]
+        if side != "ours":
+            row["ratio"][side] = {"median": median(pairs), "min": min(pairs), "max": max(pairs)}
+    if limits is not None:
+        row["floor_share"] = 1000 * floor(problems[0], *limits) / row["ms"]["ours"]
+        row["peak_mib"] = {side: peak_mib(call, problems[0]) for side, call in sides.items()}
+    return row
+
+
+def table(rows: Sequence[dict[str, Any]], title: str) -> str:
+    """Markdown."""
+    lines = [
+        title,
+        "",
+        "| shape | batch | ours, ms | ratio of other / ours (from - to) | floor / ours | peak MiB |",
+    ]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        ratios = "; ".join(
+            f"{side} {ratio['median']:.2f} ({ratio['min']:.2f} - {ratio['max']:.2f})"
+            for side, ratio in row["ratio"].items()
+        )
+        share = f"{row['floor_share']:.2f}" if "floor_share" in row else "-"
+        peaks = "; ".join(f"{side} {peak:.0f}" for side, peak in row.get("peak_mib", {}).items()) or "-"
+        lines.append(
+            f"| {row['shape']} | {row['batch']} | {row['ms']['ours']:.3f} | {ratios} | {share} | {peaks} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure, print, and write a JSON and a Markdown file where a name is given."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shrink", type=int, default=64, help="batches on a CPU are so many times smaller")
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of shapes' names")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="where to write; .json and .md are added")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
+    title = f"{device}; torch {torch.__version__}, CUDA {torch.version.cuda}; {args.rounds} rounds"
+    limits = speeds() if args.device == "cuda" else None
+    rows = []
+    for name in SHAPES:
+        if name.startswith(tuple(args.only)):
+            rows.append(run_shape(name, args, limits))
+            print(table(rows[-1:], name).splitlines()[-1], flush=True)
+    text = table(rows, title)
+    print(text)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.with_suffix(".json").write_text(json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
+        args.out.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
