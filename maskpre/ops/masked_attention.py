@@ -125,6 +125,11 @@ def _attend(
     )
     if chosen == "triton":
         return _by_kernel(tokens, layout, return_lse=return_lse)
+    if packed and first.dim() == 4 and layout.cu_q is None:
+        # One view of all three instead of one each: on a CPU every step of a small batch shows.
+        batch = first.unflatten(0, (layout.num_samples, layout.max_q))
+        out, lse = _attend((batch,), layout, chosen, return_lse=return_lse)
+        return out.flatten(0, 1), lse
     q, k, v = first.unbind(-3) if packed else tokens
     if chosen == "sdpa":
         if return_lse:
