@@ -65,7 +65,7 @@ def _unmet(
         yield Problem(
             path,
             f"{type(masking).__name__} of pass {reader!r} needs another pass {of!r} that runs predictor "
-            f"{predictor!r}; the other passes: {_only(others)}",
+            f"{predictor!r}; besides it there is {_only(others)}",
         )
     elif source.masking is not None or source.of is not None:
         yield Problem(

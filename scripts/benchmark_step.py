@@ -42,6 +42,8 @@ from maskpre.targets.pixels import PixelTarget
 
 Batch = dict[str, Tensor]
 SIDES = ("maskpre", "textbook")
+# Schedules are measured half-way: at the start some of them do nothing yet.
+PROGRESS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,17 +152,20 @@ def textbook_beside(model: MaskedModel, name: str) -> TextbookMAE:
         "depth": len(encoder.blocks),
         "heads": encoder.blocks[0].attn.num_heads,
     }
+    decoder: Any = model.predictors["main"]
+    if isinstance(decoder, MAEDecoder):
+        sizes |= {
+            "decoder_width": decoder.input_dim,
+            "decoder_depth": len(decoder.blocks),
+            "decoder_heads": decoder.blocks[0].attn.num_heads,
+        }
     if not same_system(model):
         return TextbookMAE(Sizes(**sizes))
-    decoder: Any = model.predictors["main"]
     masking: Any = model.maskings["main"]
     target: Any = model.targets["main"]
     book = TextbookMAE(
         Sizes(
             **sizes,
-            decoder_width=decoder.embed.out_features,
-            decoder_depth=len(decoder.blocks),
-            decoder_heads=decoder.blocks[0].attn.num_heads,
             ratio=masking.ratio,
             normalize=target.normalize == "patch",
         )
@@ -195,9 +200,13 @@ class OurStep:
         """The loss; `uniform` decides the mask, if given."""
         keyed = KeyedNoise(self.seed, batch["epoch"], batch["index"])
         noise = keyed if uniform is None else GivenNoise({"mask": uniform})
-        total = self.model(batch, noise=noise, progress=0.0).total
+        total = self.model(batch, noise=noise, progress=PROGRESS).total
         assert total is not None
         return total
+
+    def finish(self) -> None:
+        """What the model does after the optimiser."""
+        self.model.after_step(PROGRESS)
 
 
 class TextbookStep:
@@ -219,6 +228,9 @@ class TextbookStep:
             uniform = torch.rand(len(image), self.model.patch_embed.num_patches, device=image.device)
         return self.model(image, uniform)
 
+    def finish(self) -> None:
+        """Nothing follows the optimiser."""
+
 
 Step = OurStep | TextbookStep
 
@@ -232,6 +244,7 @@ def one_step(step: Step, stream: Iterator[Batch], precision: str) -> float:
         loss = step.loss(batch)
     loss.backward()
     step.optimizer.step()
+    step.finish()
     return loss.item()
 
 

@@ -81,7 +81,8 @@ def _targets(s: Settings) -> list[str]:
     """What is predicted; features of another network than the average are given to the model later."""
     if s.learn_feature_loss == "none":
         return ["target=pixels_patch_norm" if s.norm_pix_loss else "target=pixels"]
-    return ["target=features", "target.of=ema", "loss=normalized_l2"]
+    own = ["target=features", "target.of=ema"]
+    return [*(own if s.learn_feature_loss == "ema" else ["target=pixels"]), "loss=normalized_l2"]
 
 
 def _features(case: Case, s: Settings) -> Tensor | None:
