@@ -1,6 +1,9 @@
 """Training steps per second and peak memory of an experiment, beside a plain MAE step on timm's blocks.
 
+With --against, it stands beside itself under other overrides instead, from the same weights.
+
 python scripts/benchmark_step.py experiment=mae --size vit_small_patch16_224 --batch 32
+python scripts/benchmark_step.py experiment=spark --size resnet50 --against encoder.execution=mask
 python scripts/benchmark_step.py experiment=mae data.num_train=256 data.num_val=64 --data
 
 The reference does what is published with MAE (He et al. 2022), as one would write it down: embed all patches,
@@ -248,16 +251,20 @@ def one_step(step: Step, stream: Iterator[Batch], precision: str) -> float:
     return loss.item()
 
 
-def configure(args: argparse.Namespace) -> DictConfig:
-    """The experiment at the size asked for."""
+def configure(args: argparse.Namespace, others: Sequence[str] = ()) -> DictConfig:
+    """The experiment at the size asked for, under further overrides."""
     # Long enough for any warm-up.
-    overrides = ["epochs=1000", *args.overrides]
+    overrides = ["epochs=1000", *args.overrides, *others]
     if args.size is not None:
         # The encoder's own sizes from here on, and the published decoder.
         overrides += [f"encoder.name={args.size}", f"data.image_size={args.image}"]
         cfg = compose(overrides)
         own = {"patch_size", "embed_dim", "depth", "num_heads"} & set(cfg.encoder)
         overrides += [f"encoder.{key}=null" for key in sorted(own)]
+        if "options" in cfg.encoder:
+            overrides += ["encoder.options=null"]
+        if "width" in cfg.predictor:
+            overrides += ["predictor.width=768"]
         if "num_heads" in cfg.predictor:
             overrides += ["predictor.embed_dim=512", "predictor.depth=8", "predictor.num_heads=16"]
     return compose([*overrides, f"data.batch_size={args.batch}", "data.num_workers=0"])
@@ -288,14 +295,25 @@ def build(args: argparse.Namespace, names: Sequence[str]) -> tuple[DictConfig, d
     makers: dict[str, Callable[[], Step]] = {
         "maskpre": lambda: OurStep(cfg, model.to(args.device), args.batch),
         "textbook": lambda: TextbookStep(cfg, textbook_beside(model, name).to(args.device)),
+        "against": lambda: other_step(args, model),
     }
-    return cfg, {name: makers[name]() for name in names}, same_system(model)
+    return cfg, {name: makers[name]() for name in names}, "against" in names or same_system(model)
+
+
+def other_step(args: argparse.Namespace, model: MaskedModel) -> OurStep:
+    """The step under the overrides of --against, from the weights of `model`."""
+    cfg = configure(args, args.against)
+    other = build_model(cfg)
+    other.load_state_dict(model.state_dict())
+    return OurStep(cfg, other.to(args.device), args.batch)
 
 
 def losses(sides: dict[str, Step], batch: Batch) -> list[float]:
     """The loss of every side under the same mask."""
-    book: Any = sides["textbook"].model
-    uniform = torch.rand(len(batch["image"]), book.patch_embed.num_patches).to(batch["image"].device)
+    uniform = None
+    if "textbook" in sides:
+        book: Any = sides["textbook"].model
+        uniform = torch.rand(len(batch["image"]), book.patch_embed.num_patches).to(batch["image"].device)
     with torch.no_grad():
         return [side.loss(batch, uniform).item() for side in sides.values()]
 
@@ -364,13 +382,14 @@ def report(times: dict[str, list[float]], peaks: dict[str, float], args: argpars
     for name, spent in times.items():
         rate, peak = args.batch / median(spent), f"{peaks[name]:.0f}" if peaks else "-"
         lines.append(f"{name:10}{rate:12.2f}{1000 * median(spent):12.1f}{peak:>12}")
-    ratios = [book / ours for ours, book in zip(times["maskpre"], times["textbook"], strict=True)]
+    ratios = [theirs / ours for ours, theirs in zip(*times.values(), strict=True)]
     lines.append(
         f"images/s ratio, median of {len(ratios)} pairs: {median(ratios):.3f} "
         f"(from {min(ratios):.3f} to {max(ratios):.3f})"
     )
     if peaks:
-        lines.append(f"memory ratio: {peaks['maskpre'] / peaks['textbook']:.3f}")
+        ours, theirs = peaks.values()
+        lines.append(f"memory ratio: {ours / theirs:.3f}")
     return "\n".join(lines)
 
 
@@ -381,6 +400,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("overrides", nargs="*", help="as for maskpre.train: experiment=mae optim.base_lr=...")
     parser.add_argument("--size", help="timm's name of the encoder, with the published decoder")
+    parser.add_argument("--against", nargs="+", metavar="OVERRIDE", help="overrides of the other side")
     parser.add_argument("--image", type=int, default=224, help="side of the pictures if --size is given")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=8, help="timed steps per side")
@@ -389,7 +409,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--data", action="store_true", help="include the loader, in the same process")
     parser.add_argument("--no-memory", action="store_true", help="leave out the two runs for peak memory")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=[*SIDES, "against"], help=argparse.SUPPRESS)
     return parser.parse_intermixed_args(argv)
 
 
@@ -400,7 +420,8 @@ def main(argv: Sequence[str]) -> None:
     if args.side is not None:
         print(json.dumps({"peak": peak_here(args)}))
         return
-    cfg, sides, comparable = build(args, SIDES)
+    names = ("maskpre", "against") if args.against else SIDES
+    cfg, sides, comparable = build(args, names)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
     print(f"{device}, {args.precision}, batch {args.batch}, torch {torch.__version__}")
     if comparable:
@@ -409,7 +430,7 @@ def main(argv: Sequence[str]) -> None:
         print("another system than the reference: the ratio compares systems, not implementations")
     times = measure(sides, cfg, args)
     del sides
-    peaks = {} if args.no_memory else {name: peak_of(name, argv) for name in SIDES}
+    peaks = {} if args.no_memory else {name: peak_of(name, argv) for name in names}
     print(report(times, peaks, args))
 
 

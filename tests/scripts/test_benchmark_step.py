@@ -68,6 +68,16 @@ def test_unequal_work_is_refused(script):
         script.check_equal_work(sides, next(script.batches(cfg, args)))
 
 
+def test_an_experiment_can_stand_beside_itself_under_other_overrides(script, capsys):
+    argv = ["experiment=mae", *SMALL, "--rounds=1", "--no-memory", "--against"]
+    script.main([*argv, "optim.base_lr=1e-3"])
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1].startswith("same weights, same mask: loss")
+    assert {"maskpre", "against"} <= {line.split()[0] for line in printed.splitlines() if line}
+    with pytest.raises(SystemExit, match=r"the sides don't do the same work: loss \d"):
+        script.main([*argv, "seed=7"])
+
+
 @pytest.mark.parametrize(
     ("masking", "first_line"),
     [("random", "same weights, same mask: loss"), ("grid", "another system than the reference")],

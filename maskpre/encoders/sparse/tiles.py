@@ -36,17 +36,19 @@ class VisibleTiles(Execution):
     def window(self, layer: nn.Module, feature: Feature) -> Feature:
         """See `Execution.window`."""
         units, x = self.units, feature.data
-        if type(layer) is nn.Conv2d:
+        # Subclasses pad as the size of the map demands, and want to see the map.
+        if isinstance(layer, nn.Conv2d) and type(layer) is nn.Conv2d:
             return Feature(tile_conv2d(x, layer, units))
-        if type(layer) in (nn.MaxPool2d, nn.AvgPool2d):
+        if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and type(layer) in (nn.MaxPool2d, nn.AvgPool2d):
             return Feature(tile_pool2d(x, layer, units))
-        # Paddings that depend on the size of the map want to see the map.
         return Feature(units.pack(layer(units.unpack(x))))
 
     def point(self, layer: Pointwise, feature: Feature, *, keeps_zero: bool) -> Feature:
         """See `Execution.point`."""
-        run = tile_linear if type(layer) is nn.Linear else None
-        return replace(feature, data=layer(feature.data) if run is None else run(feature.data, layer))
+        data = feature.data
+        return replace(
+            feature, data=tile_linear(data, layer) if isinstance(layer, nn.Linear) else layer(data)
+        )
 
     def batch(self, layer: nn.Module, feature: Feature) -> Feature:
         """See `Execution.batch`."""
