@@ -52,12 +52,18 @@ class Architecture:
         options = dict(self.options)
         if options.get("use_shared_rel_pos_bias") and not options.get("use_rel_pos_bias"):
             options |= {"use_shared_rel_pos_bias": False, "use_rel_pos_bias": True}
-        if img_size is not None:
+        if img_size is not None and _is_sized(self.name):
             if "window_size" in options and "img_size" in options:
                 window, rest = divmod(options["window_size"] * img_size, options["img_size"])
                 options["window_size"] = options["window_size"] if rest else window
             options["img_size"] = img_size
         return replace(self, options=options)
+
+
+def _is_sized(name: str) -> bool:
+    """Whether a model is built for pictures of one size; convnets are not."""
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return known is None or known.fixed_input_size
 
 
 def _given(config: Mapping[str, Any], names: tuple[str, ...]) -> Options:
@@ -91,6 +97,10 @@ def _conv_vit(config: Mapping[str, Any]) -> Options:
     return _given(config, (*sizes, "multi_scale"))
 
 
+def _convnet(config: Mapping[str, Any]) -> Options:
+    return {"in_chans": config["in_chans"], **(config["options"] or {})}
+
+
 SWIN = "maskpre.encoders.swin.Swin"
 CONV_VIT = "maskpre.encoders.conv_vit.ConvViT"
 
@@ -101,6 +111,7 @@ FROM_CONFIG: Mapping[str, Callable[[Mapping[str, Any]], Options]] = {
     "maskpre.encoders.beit.BeitViT": _beit,
     SWIN: _swin,
     CONV_VIT: _conv_vit,
+    "maskpre.encoders.convnet.ConvNet": _convnet,
 }
 
 

@@ -38,7 +38,7 @@ def write_timm(source: OwnSource, folder: Path) -> None:
         "num_features": net.num_features,
         "global_pool": options["global_pool"],
         "model_args": options,
-        "pretrained_cfg": _pretrained_cfg(net.pretrained_cfg, source.config, options),
+        "pretrained_cfg": _pretrained_cfg(net.pretrained_cfg, source.config),
     }
     (folder / "config.json").write_text(json.dumps(record, indent=2))
 
@@ -47,6 +47,8 @@ def timm_features(folder: Path, pictures: Tensor) -> Tensor:
     """What timm makes of the folder and the pictures: tokens (b, n, d), prefix tokens first, in float64."""
     net: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).double().eval()
     features: Tensor = net.forward_features(pictures)
+    if features.ndim == 4 and getattr(net, "output_fmt", "NCHW") == "NCHW":
+        features = features.permute(0, 2, 3, 1)
     return features.flatten(1, -2)
 
 
@@ -61,13 +63,13 @@ def _pooling(state: Mapping[str, Tensor]) -> Options:
     return {"global_pool": "avg", **({"fc_norm": False} if plain_vit else {})}
 
 
-def _pretrained_cfg(known: Mapping[str, Any], config: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def _pretrained_cfg(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """What timm's data pipeline must know: size, mean, std; and where the first and last layers are."""
-    size = options["img_size"]
+    size = config["encoder"]["img_size"]
     return {
         "tag": "maskpre",
-        "input_size": [options["in_chans"], size, size],
-        "fixed_input_size": True,
+        "input_size": [config["encoder"]["in_chans"], size, size],
+        "fixed_input_size": known["fixed_input_size"],
         "interpolation": "bicubic",
         "crop_pct": known["crop_pct"],
         "crop_mode": "center",

@@ -129,3 +129,30 @@ def conv_vit(state: Mapping[str, Tensor]) -> Architecture:
         "multi_scale": "stage1_output_decode.weight" in state,
     }
     return Architecture(CONV_VIT, sizes)
+
+
+def convnet(state: Mapping[str, Tensor]) -> Architecture:
+    """A plain ResNet or a ConvNeXt (V1, V2); UserError for a ResNet with another stem."""
+    if "stem.0.weight" in state:
+        return _convnext(state)
+    if "conv1.weight" not in state:
+        raise UserError("only ResNets with one 7x7 stem convolution can be told from their weights")
+    name = "resnet50" if "layer1.0.conv3.weight" in state else "resnet18"
+    stages = range(1, 5)
+    options = {
+        "in_chans": state["conv1.weight"].shape[1],
+        "layers": [_count(state, rf"layer{stage}\.(\d+)\.") for stage in stages],
+        "channels": [len(state[f"layer{stage}.0.conv1.weight"]) for stage in stages],
+    }
+    return Architecture(name, options)
+
+
+def _convnext(state: Mapping[str, Tensor]) -> Architecture:
+    stages = range(_count(state, r"stages\.(\d+)\."))
+    name = "convnextv2_tiny" if "stages.0.blocks.0.mlp.grn.weight" in state else "convnext_tiny"
+    options = {
+        "in_chans": state["stem.0.weight"].shape[1],
+        "depths": [_count(state, rf"stages\.{stage}\.blocks\.(\d+)\.") for stage in stages],
+        "dims": [len(state[f"stages.{stage}.blocks.0.norm.weight"]) for stage in stages],
+    }
+    return Architecture(name, options)

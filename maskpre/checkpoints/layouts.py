@@ -17,6 +17,7 @@ from maskpre.checkpoints import (
     names_mmpretrain,
     names_openai,
     names_simmim,
+    names_spark,
     names_transformers,
 )
 from maskpre.checkpoints.architecture import Architecture
@@ -51,6 +52,13 @@ def _encoder_only(
 
 
 LAYOUTS = (
+    Layout(
+        "SparK",
+        r"(sparse_encoder\.sp_cnn\.)?(layer1\.0\.conv1|downsample_layers\.0\.0)\.weight",
+        names_spark.pretraining_keys,
+        names_spark.encoder_keys,
+        infer.convnet,
+    ),
     Layout(
         "ConvMAE",
         r"blocks3\.0\.attn\.qkv\.weight",

@@ -14,7 +14,7 @@ from maskpre.errors import UserError
 from maskpre.model import MaskedModel
 
 # What a classifier adds to an encoder; the norm is fresh where it moves behind the pooling.
-HEAD = ("head.", "head_dist.")
+HEAD = ("head.", "head_dist.", "fc.", "classifier.")
 POOLED_NORM = "fc_norm."
 ENCODER_NORM = "norm."
 ENCODER = "encoder."

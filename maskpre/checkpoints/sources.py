@@ -225,7 +225,7 @@ def _official_average(content: Mapping[str, Any], path: Path) -> Mapping[str, An
 
 def _tensors(content: Mapping[str, Any], path: Path) -> State:
     """The weights inside the wrappers that official code puts round them."""
-    for key in ("model", "state_dict", "teacher"):
+    for key in ("model", "state_dict", "teacher", "module"):
         if isinstance(content.get(key), Mapping):
             content = content[key]
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}

@@ -1,5 +1,6 @@
 """Which parameters decay, and at which share of the learning rate each layer moves."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -76,12 +77,13 @@ def weight_decay_split(
 def layer_decay_table(
     names: Iterable[str], *, decay: float, naming: Literal["timm", "official"] = "timm"
 ) -> dict[str, float]:
-    """Layer-wise learning-rate scales `decay ** (N + 1 - id)` of a ViT, BEiT or Swin.
+    """Layer-wise learning-rate scales `decay ** (N + 1 - id)` of a ViT, BEiT, Swin or convnet.
 
     ViT: tokens, positions and patch embedding have id 0, block i has i + 1, the rest N + 1. ConvViT: the same
     for its third stage's blocks, everything before them has id 0. Swin: blocks are
     counted over the stages, and the merging that follows stage k has the id of that stage's last block. timm
     names this merging `layers.(k+1).downsample`, the official code `layers.k.downsample` (`naming`).
+    ResNet and ConvNeXt: groups of blocks as SparK fine-tunes them.
     Raises UserError for names of any other kind of network.
     """
     names = list(names)
@@ -95,10 +97,14 @@ def layer_decay_table(
         depths = [sum(stage == k for stage, _ in stages) for k in range(stages[-1][0] + 1)]
         top = sum(depths) + 1
         ids = {name: _swin_layer(name, depths, after_stage=naming == "official") for name in names}
+    elif any(re.match(r"stages\.\d+\.blocks\.", name) for name in names):
+        ids, top = _convnext_layers(names)
+    elif any(re.match(r"layer4\.\d+\.", name) for name in names):
+        ids, top = _resnet_layers(names)
     else:
         raise UserError(
-            "layer_decay needs a network with `blocks.*` (ViT), `blocks3.*` (ConvViT) or "
-            "`layers.*.blocks.*` (Swin)"
+            "layer_decay needs a network with `blocks.*` (ViT), `blocks3.*` (ConvViT), "
+            "`layers.*.blocks.*` (Swin), `stages.*.blocks.*` (ConvNeXt) or `layer4.*` (ResNet)"
         )
     return {name: decay ** (top - layer) for name, layer in ids.items()}
 
@@ -119,6 +125,47 @@ def _swin_layer(name: str, depths: list[int], *, after_stage: bool) -> int:
     if merging := re.match(r"layers\.(\d+)\.downsample\.", name):
         return sum(depths[: int(merging[1]) + int(after_stage)])
     return sum(depths) + 1
+
+
+def _depth(names: list[str], pattern: str) -> int:
+    """Blocks whose number `pattern` captures."""
+    return 1 + max(int(hit[1]) for name in names if (hit := re.match(pattern, name)))
+
+
+def _convnext_layers(names: list[str]) -> tuple[dict[str, int], int]:
+    """ConvNeXt's layers (Liu et al. 2022): the third stage counts by three blocks, the others as one each."""
+    last = 3 + math.ceil(_depth(names, r"stages\.2\.blocks\.(\d+)\.") / 3)
+
+    def layer(name: str) -> int:
+        if name.startswith("stem."):
+            return 0
+        if not (stage := re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)|downsample)", name)):
+            return last + 1
+        number = int(stage[1])
+        if number == 2 and stage[2] is not None:
+            return 3 + int(stage[2]) // 3
+        return last if number == 3 else number + 1
+
+    return {name: layer(name) for name in names}, last + 1
+
+
+def _resnet_layers(names: list[str]) -> tuple[dict[str, int], int]:
+    """SparK's layers of a ResNet: the second and third stage count by groups of blocks, others as one each.
+
+    Two and three blocks make a group, four and four in networks with at least 30 blocks in the third stage.
+    """
+    second, third = (_depth(names, rf"layer{stage}\.(\d+)\.") for stage in (2, 3))
+    size2, size3 = (4, 4) if third >= 30 else (2, 3)
+    start3 = 2 + math.ceil(second / size2)
+    last = start3 + math.ceil(third / size3)
+
+    def layer(name: str) -> int:
+        if not (stage := re.match(r"layer(\d)\.(\d+)\.", name)):
+            return 0 if re.match(r"(conv1|bn1|maxpool)\.", name) else last + 1
+        number, block = int(stage[1]), int(stage[2])
+        return {1: 1, 2: 2 + block // size2, 3: start3 + block // size3, 4: last}[number]
+
+    return {name: layer(name) for name in names}, last + 1
 
 
 def build_param_groups(
