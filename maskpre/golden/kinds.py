@@ -10,6 +10,7 @@ from maskpre.golden import (
     hpm_masks,
     hpm_pretrain,
     lars,
+    layer_masking,
     mae_classify,
     mae_pretrain,
     simmim_classify,
@@ -43,6 +44,7 @@ KINDS = (
     Kind("simmim", "configs", simmim_masks.replay),
     Kind("simmim", "num_classes", simmim_classify.replay),
     Kind("simmim", "mask_patch_size", simmim_pretrain.replay),
+    Kind("layer_masking", "kind", layer_masking.replay),
     Kind("spark", "unit", spark_masks.replay),
     Kind("spark", "encoder", spark_pretrain.replay),
 )

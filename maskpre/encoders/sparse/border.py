@@ -58,7 +58,8 @@ class LayerMasking(Execution):
 
     def enter(self, x: Float[Tensor, "b c h w"]) -> SeenFeature:
         """See `Execution.enter`; only the picture enters."""
-        return SeenFeature(x, seen=self.seen.to(x.dtype))
+        seen = self.seen.to(x.dtype)
+        return SeenFeature(x * seen if self.border == "share" else x, seen=seen)
 
     def leave(self, feature: SeenFeature) -> Float[Tensor, "b c h w"]:
         """See `Execution.leave`."""
@@ -79,7 +80,7 @@ class LayerMasking(Execution):
         if self.border == "share":
             share = avg_pool2d(seen, layer.kernel_size, layer.stride, _padding(layer)) + 1e-8
             bias = 0.0 if layer.bias is None else layer.bias.view(1, -1, 1, 1)
-            return (layer(x * seen) - bias) / share + bias
+            return (layer(x) - bias) / share + bias
         sweeps = layer.kernel_size[1] if self.border == "neighbours" else 0
         return layer(fill_border(x, seen, sweeps))
 
