@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from maskpre.compatibility import unknown_names, unlike_pictures
+from maskpre.compatibility import missing_class_tokens, unknown_names, unlike_pictures
 from maskpre.dependencies import (
     in_order,
     missing_predictors,
@@ -159,6 +159,7 @@ def build_model(cfg: DictConfig) -> MaskedModel:
     assembly.problems.extend(missing_predictors(cfg, passes, objectives))
     assembly.problems.extend(unmet_maskings(cfg, passes, maskings, spec))
     assembly.problems.extend(unknown_losses(cfg, targets, objectives))
+    assembly.problems.extend(missing_class_tokens(targets, objectives))
     predictors = _predictors(assembly, cfg, spec, objectives, targets)
     assembly.settle()
     assembly.problems.extend(unshared_inputs(cfg, predictors))

@@ -11,6 +11,7 @@ from maskpre.nearest import did_you_mean
 from maskpre.objectives import Objective
 from maskpre.passes import Pass
 from maskpre.targets.base import Target
+from maskpre.types import split_region
 
 
 def unknown_names(
@@ -85,4 +86,18 @@ def _unlike_views(path: str, target: Target, inputs: Inputs) -> Iterator[Problem
         elif inputs.channels[view] != channels:
             yield Problem(
                 path, f"reads {channels} channels of view {view!r}, which has {inputs.channels[view]}"
+            )
+
+
+def missing_class_tokens(
+    targets: Mapping[str, Target], objectives: Mapping[str, Objective]
+) -> Iterator[Problem]:
+    """Objectives that compare class tokens which the target doesn't have."""
+    for name, objective in objectives.items():
+        cells, with_class = split_region(objective.region)
+        if with_class and not targets[objective.target].gives_class:
+            yield Problem(
+                f"objectives.{name}.region",
+                f"{objective.region!r} counts the class token, for which target {objective.target!r} has no "
+                f"value; use {cells!r}",
             )

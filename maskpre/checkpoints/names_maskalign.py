@@ -18,6 +18,16 @@ def model_name(official: str) -> str:
     return f"{ALIGNMENT[part]}{dot}{rest}" if part in ALIGNMENT else f"encoder.{official}"
 
 
+def official_name(name: str) -> str:
+    """The official name of a MaskedModel tensor; ValueError if MaskAlign has nothing like it."""
+    for part, ours in ALIGNMENT.items():
+        if name == ours or name.startswith(f"{ours}."):
+            return part + name.removeprefix(ours)
+    if not name.startswith("encoder."):
+        raise ValueError(f"{name!r} has no name in MaskAlign's official checkpoints")
+    return name.removeprefix("encoder.")
+
+
 def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official checkpoint's tensors, or their gradients, under MaskedModel's names."""
     return {model_name(name): value for name, value in state.items() if not name.startswith(TEACHERS)}

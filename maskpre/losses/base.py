@@ -14,6 +14,16 @@ class LossTerm(NamedTuple):
     per_token: Float[Tensor, "b n"]
 
 
+def region_mean(errors: Float[Tensor, "b n k"], weight: Float[Tensor, "b n #k"] | None) -> LossTerm:
+    """Mean over a token's values, then the weighted mean over all tokens of the batch, in one ratio."""
+    per_token = errors.mean(dim=-1)
+    if weight is None:
+        return LossTerm(per_token.mean(), per_token)
+    if weight.shape[-1] == 1:
+        return LossTerm((per_token * weight[..., 0]).sum() / weight.sum(), per_token)
+    return LossTerm((errors * weight).sum() / weight.sum(), per_token)
+
+
 class Loss(nn.Module, ABC):
     """Compares predictions with targets; the reduction is the published one of the system it is named for.
 

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from maskpre.losses.base import Loss, LossTerm
+from maskpre.losses.base import Loss, LossTerm, region_mean
 
 
 class MeanSquaredError(Loss):
@@ -19,10 +19,4 @@ class MeanSquaredError(Loss):
         weight: Float[Tensor, "b n #k"] | None,
     ) -> LossTerm:
         """See `Loss.forward`."""
-        squared = (prediction - target).square()
-        per_token = squared.mean(dim=-1)
-        if weight is None:
-            return LossTerm(per_token.mean(), per_token)
-        if weight.shape[-1] == 1:
-            return LossTerm((per_token * weight[..., 0]).sum() / weight.sum(), per_token)
-        return LossTerm((squared * weight).sum() / weight.sum(), per_token)
+        return region_mean((prediction - target).square(), weight)

@@ -12,7 +12,15 @@ from torch import nn
 from maskpre.errors import UserError
 
 DecayPolicyName = Literal[
-    "mae", "mae_finetune", "mmpretrain", "simmim_swin", "simmim_swin_finetune", "simmim_vit", "spark", "all"
+    "mae",
+    "mae_finetune",
+    "maskalign",
+    "mmpretrain",
+    "simmim_swin",
+    "simmim_swin_finetune",
+    "simmim_vit",
+    "spark",
+    "all",
 ]
 VIT_BLOCK = r"blocks3?\.(\d+)\."
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
@@ -44,6 +52,8 @@ DECAY_POLICIES: Mapping[DecayPolicyName, DecayPolicy] = {
     # timm's add_weight_decay: class and mask token have three dimensions and are decayed.
     "mae": DecayPolicy(),
     "mae_finetune": DecayPolicy(exempt_leaves=("cls_token", "pos_embed")),
+    # The matrix that mixes the student's layers.
+    "maskalign": DecayPolicy(exempt_leaves=("mixing",)),
     # mmpretrain's custom keys match anywhere; "ln" are its layer norms, which timm calls "norm".
     "mmpretrain": DecayPolicy(
         exempt_vectors=False,

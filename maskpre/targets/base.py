@@ -22,18 +22,23 @@ class Target(nn.Module, ABC):
     """Values per cell of `grid`; `dim` of them. `reads` are the views it looks at, with their channels.
 
     `taps` says what it reads of which passes, and `loss_of` names the objective whose loss per token it
-    depends on. `layers` names the hidden layers that its values are, if they are any, and `value_weights` how
-    much each value counts in the loss, if not all count alike.
+    depends on. `layers` names the hidden layers that its values are, if they are any, and `gives_class` says
+    whether it has values for the class token too.
     """
 
     taps: Mapping[str, Taps] = {}
     loss_of: str | None = None
     layers: Layers | None = None
-    value_weights: Float[Tensor, "k"] | None = None
+    gives_class: bool = False
 
     def __init__(self, *, grid: Grid, dim: int, reads: Mapping[str, int]) -> None:
         super().__init__()
         self.grid, self.dim, self.reads = grid, dim, dict(reads)
+
+    @property
+    def value_weights(self) -> Float[Tensor, "k"] | None:
+        """How much each value counts in the loss; None if all count alike."""
+        return None
 
     @abstractmethod
     def forward(self, step: Step) -> Located:

@@ -1,6 +1,6 @@
 """Networks that teach and never learn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal, Self
@@ -15,7 +15,7 @@ from maskpre.checkpoints.sources import PlannedWeights
 from maskpre.encoders.base import Encoder, TappedEncoder
 from maskpre.encoders.create import check_name
 from maskpre.teachers.networks import teacher_network
-from maskpre.teachers.weights import load_teacher
+from maskpre.teachers.weights import fill_teacher, load_teacher
 from maskpre.types import OUTPUT, Encoded, MaskPlan, Noise, Taps
 
 
@@ -62,6 +62,7 @@ class FrozenTeacher(TappedEncoder):
     ) -> None:
         super().__init__()
         check_name(name)
+        self.name = name
         mean, std = _statistics(name, mean, std, len(view_mean))
         sizes = {
             "in_chans": len(view_mean),
@@ -90,6 +91,10 @@ class FrozenTeacher(TappedEncoder):
         )
         self.register_buffer("scale", old_std / new_std, persistent=False)
         self.register_buffer("shift", (old_mean - new_mean) / new_std, persistent=False)
+
+    def fill(self, state: Mapping[str, Tensor]) -> None:
+        """Put timm-named weights in; UserError if they don't fit."""
+        fill_teacher(self.network, self._held[0][1], state, where="the given weights", name=self.name)
 
     @property
     def network(self) -> Encoder:

@@ -16,21 +16,29 @@ PROJECTION = "head.weight"
 def load_teacher(
     network: Encoder, projection: nn.Module, *, weights: str | PlannedWeights, name: str
 ) -> None:
-    """Load an encoder from any source `open_source` knows; the position table is resized to the grid.
-
-    A linear `projection` gets CLIP's.
+    """Load an encoder from any source `open_source` knows; see `fill_teacher`.
 
     On the meta device nothing is loaded, but the file is read and compared all the same. Raises UserError if
-    there is no such file, or if it lacks tensors of the teacher or holds others than its architecture has.
+    there is no such file, or it doesn't fit.
     """
     # A configuration is checked on the meta device, where a file's tensors would lose their values.
     with torch.device("cpu"):
         opened = open_source(weights)
-        state, where = opened.encoder(), f"{weights} ({opened.kind})"
-    like = {name.removeprefix("net."): value for name, value in network.state_dict().items()}
+        state = opened.encoder()
+    fill_teacher(network, projection, state, where=f"{weights} ({opened.kind})", name=name)
+
+
+def fill_teacher(
+    network: Encoder, projection: nn.Module, state: Mapping[str, Tensor], *, where: str, name: str
+) -> None:
+    """Put timm-named weights in, positions resized to the grid; a linear `projection` gets CLIP's.
+
+    Raises UserError if tensors of the teacher are missing or there are others than its architecture has.
+    """
+    like = {key.removeprefix("net."): value for key, value in network.state_dict().items()}
     _check(state, like, where=where, name=name)
-    prefix = getattr(network, "pos_embed", None)
-    rows = 0 if prefix is None else prefix.shape[1] - network.spec.grid.num_cells
+    table = getattr(network, "pos_embed", None)
+    rows = 0 if table is None else table.shape[1] - network.spec.grid.num_cells
     fitted = fit_positions({key: state[key] for key in like}, like, num_prefix_tokens=rows)
     if isinstance(projection, nn.Linear):
         put_in(projection, {"weight": _projection(state, projection, where)})

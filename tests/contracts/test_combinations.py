@@ -19,20 +19,47 @@ from maskpre.optim import OptimRecipe, build_param_groups
 GROUPS = ("encoder", "masking", "target", "predictor")
 # Why a combination may be refused; a new reason must be added here knowingly.
 REASONS = {
+    r"attention comes on \(8, 8\) cells": lambda names, hidden: (
+        names["masking"] == "attentive" and names["encoder"] in CONVNETS
+    ),
+    r"the student has \(\d": lambda names, hidden: (
+        names["target"] == "features" and names["encoder"] not in ON_TEACHERS_CELLS
+    ),
     "predicts only where the encoder gives tokens": lambda names, hidden: (
-        names["predictor"] == "linear" and (hidden == "drop" or names["encoder"] in ("conv_vit", *CONVNETS))
+        (names["predictor"] in ("linear", "dynamic_alignment") or reads_layers(names, "fused"))
+        and (hidden == "drop" or names["encoder"] in ("conv_vit", *CONVNETS))
     ),
     "reads feature maps of several strides, and the encoder gives none": lambda names, hidden: (
         names["predictor"] == "unet_decoder" and names["encoder"] not in CONVNETS
     ),
+    "predicts hidden layers of another network": lambda names, hidden: (
+        names["predictor"] == "dynamic_alignment" and names["target"] != "features"
+    ),
+    "mixes hidden layers, which the encoder doesn't give": lambda names, hidden: (
+        names["predictor"] == "dynamic_alignment" and names["encoder"] != "vit"
+    ),
+    "the encoder's hidden layers are 1 to 0": lambda names, hidden: (
+        names["predictor"] == "fused" and names["encoder"] != "vit"
+    ),
 }
+# The small teacher has 8 x 8 cells.
+ON_TEACHERS_CELLS = ("vit", "simmim_vit", "conv_vit")
 CONVNETS = ("resnet", "convnext")
 # Encoders that hide cells in the one way their file says.
 ONE_WAY = ("Swin", "ConvViT", "ConvNet")
-# What a predictor needs of the configuration that it is read from.
+# What a part needs of the configuration that it is read from.
 PARTNERS = {
     "linear": ["encoder.hidden=replace"],
+    "fused": ["encoder.hidden=replace"],
     "unet_decoder": ["encoder=resnet"],
+    "attentive": ["teacher=timm"],
+    "features": ["teacher=timm"],
+    "dynamic_alignment": [
+        "encoder.hidden=replace",
+        "teacher=timm",
+        "target=features",
+        "target.layers=mean",
+    ],
 }
 TINY: dict[str, Any] = {
     "embed_dim": 32,
@@ -44,6 +71,11 @@ TINY: dict[str, Any] = {
     "image_size": 16,
     "window": 5,
 }
+
+
+def reads_layers(names: dict[str, str], predictor: str) -> bool:
+    """Whether this predictor finds the hidden layers it asks for."""
+    return names["predictor"] == predictor and names["encoder"] == "vit"
 
 
 def shrink(node: DictConfig) -> DictConfig:
@@ -62,7 +94,9 @@ def shrink(node: DictConfig) -> DictConfig:
 @pytest.fixture(scope="module")
 def bases() -> dict[str, DictConfig]:
     """Configurations by masking: a masking may bring passes and predictors of its own."""
-    return {name: compose([f"masking={name}"]) for name in Library().options("masking")}
+    return {
+        name: compose([f"masking={name}", *PARTNERS.get(name, [])]) for name in Library().options("masking")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +104,11 @@ def parts() -> dict[str, dict[str, DictConfig]]:
     """Every file of the four groups, small."""
     library, found = Library(), {}
     for group in GROUPS:
-        extra = PARTNERS if group == "predictor" else {}
         found[group] = {
-            name: shrink(compose([f"{group}={name}", *extra.get(name, [])])[group].copy())
+            name: shrink(compose([f"{group}={name}", *PARTNERS.get(name, [])])[group].copy())
             for name in library.options(group)
         }
+    found["teacher"] = {"timm": shrink(compose(["masking=attentive", "teacher=timm"]).teacher.copy())}
     return found
 
 
@@ -92,6 +126,10 @@ def assemble(
     cfg = bases[names["masking"]].copy()
     for group, name in names.items():
         cfg[group] = parts[group][name].copy()
+    if names["masking"] == "attentive" or names["target"] == "features":
+        cfg.teacher = parts["teacher"]["timm"].copy()
+    if names["predictor"] == "dynamic_alignment" and names["target"] == "features":
+        cfg.target.layers = "mean"
     if hidden is not None:
         cfg.encoder.hidden = hidden
     return cfg

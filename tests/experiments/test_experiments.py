@@ -23,14 +23,22 @@ from maskpre.optim import OptimRecipe, build_param_groups
 
 GOLDEN = Path(__file__).parent / "golden"
 # All encoder blocks of these start alike: two are measured, the shapes are those of the whole model.
+SMALL = ["encoder.depth=2"]
 ALIKE = {
-    "paper/mae_vit_b",
-    "paper/mae_vit_l",
-    "paper/mae_vit_h",
-    "paper/colormae_vit_b",
-    "paper/hpm_vit_b",
-    "paper/hpm_vit_l",
+    "paper/mae_vit_b": SMALL,
+    "paper/mae_vit_l": SMALL,
+    "paper/mae_vit_h": SMALL,
+    "paper/colormae_vit_b": SMALL,
+    "paper/hpm_vit_b": SMALL,
+    "paper/hpm_vit_l": SMALL,
+    "paper/mrmae_vit_b": [*SMALL, "teacher.depth=1"],
+    # Every layer of the student and of the teacher has a part in the alignment.
+    "paper/maskalign_vit_b": ["teacher.mlp_ratio=0.1"],
+    "paper/maskalign_vit_l": ["teacher.mlp_ratio=0.1"],
+    "paper/maskalign_vit_l_clip_l": ["teacher.mlp_ratio=0.1"],
 }
+# Published recipes that need a file of a teacher's weights.
+TAUGHT = ("paper/maskalign_", "paper/mrmae_")
 
 
 @dataclass(frozen=True)
@@ -119,10 +127,11 @@ def merge_runs(key: str, found: list[tuple[int, Row]]) -> Iterator[Row]:
 
 def describe(experiment: str) -> tuple[str, list[Row]]:
     overrides = [f"experiment={experiment}", *(["data.root=IMAGENET"] if "paper/" in experiment else [])]
+    overrides += ["teacher.weights=null"] if experiment.startswith(TAUGHT) else []
     cfg = compose(overrides)
     with torch.device("meta"):
         model = build_model(cfg)
-    small = compose([*overrides, "encoder.depth=2"]) if experiment in ALIKE else cfg
+    small = compose([*overrides, *ALIKE[experiment]]) if experiment in ALIKE else cfg
     # What is watched and logged changes nothing of what is learnt.
     config = {
         key: value for key, value in OmegaConf.to_container(cfg).items() if key not in ("callbacks", "logger")

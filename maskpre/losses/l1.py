@@ -1,0 +1,19 @@
+"""Mean absolute error."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from maskpre.losses.base import Loss, LossTerm, region_mean
+
+
+class MeanAbsoluteError(Loss):
+    """Mean over a token's values, then the weighted mean over all tokens of the batch."""
+
+    def forward(
+        self,
+        prediction: Float[Tensor, "b n k"],
+        target: Float[Tensor, "b n k"],
+        weight: Float[Tensor, "b n #k"] | None,
+    ) -> LossTerm:
+        """See `Loss.forward`."""
+        return region_mean((prediction - target).abs(), weight)
