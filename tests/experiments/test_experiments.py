@@ -32,6 +32,10 @@ ALIKE = {
     "paper/hpm_vit_b": SMALL,
     "paper/hpm_vit_l": SMALL,
     "paper/mrmae_vit_b": [*SMALL, "teacher.depth=1"],
+    "paper/mrmae_convvit_b": ["encoder.depths=[2,2,2]", "teacher.depth=1"],
+    # Their teacher would have to be trained first.
+    "maskalign": ["teacher.weights=null"],
+    "mrmae": ["teacher.weights=null"],
     # Every layer of the student and of the teacher has a part in the alignment.
     "paper/maskalign_vit_b": ["teacher.mlp_ratio=0.1"],
     "paper/maskalign_vit_l": ["teacher.mlp_ratio=0.1"],
@@ -95,7 +99,7 @@ def measure(cfg: DictConfig) -> dict[str, tuple[float, int]]:
 
 def first_blocks(name: str) -> str:
     """The name of the measured parameter that stands for one of a larger model."""
-    return re.sub(r"^(averages\.\w+\.)?encoder\.blocks\.\d+\.", r"\1encoder.blocks.1.", name)
+    return re.sub(r"^(averages\.\w+\.)?encoder\.(blocks3?)\.\d+\.", r"\1encoder.\2.1.", name)
 
 
 def rows(model: MaskedModel, cfg: DictConfig, measured: dict[str, tuple[float, int]]) -> list[Row]:
