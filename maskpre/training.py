@@ -22,7 +22,12 @@ from maskpre.optim import OptimRecipe, lambda_lr
 from maskpre.run_folder import RunFolder
 
 # What Lightning says at every start and no user can act on.
-_NOISE = (r"`isinstance\(treespec", r"`weights_only` was not set", r"The `srun` command is available")
+_NOISE = (
+    r"`isinstance\(treespec",
+    r"`weights_only` was not set",
+    r"The `srun` command is available",
+    r"Found \d+ module\(s\) in eval mode",
+)
 
 
 def _quiet_lightning() -> None:

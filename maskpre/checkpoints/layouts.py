@@ -11,6 +11,7 @@ from maskpre.checkpoints import (
     infer,
     names_convmae,
     names_dino,
+    names_hpm,
     names_mae,
     names_maskalign,
     names_mmpretrain,
@@ -120,6 +121,13 @@ LAYOUTS = (
         partial(names_simmim.pretraining_keys, kind="vit"),
         partial(names_simmim.encoder_keys, kind="vit"),
         infer.beit,
+    ),
+    Layout(
+        "HPM",
+        r"(module\.)?decoder_blocks_losspred\.0\.norm1\.weight",
+        names_hpm.pretraining_keys,
+        names_hpm.encoder_keys,
+        infer.vit,
     ),
     Layout(
         "MAE",

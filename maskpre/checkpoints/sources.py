@@ -1,6 +1,7 @@
 """Everything weights can come from: this package's checkpoints, exported folders, timm, official files."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -19,6 +20,9 @@ from maskpre.errors import UserError
 State = dict[str, Tensor]
 FULL_CONFIG = "model.yaml"
 WEIGHTS = "model.safetensors"
+# Where HPM's files keep them.
+OFFICIAL_AVERAGE = "ema_state_dict"
+TEACHER = "checkpoint, its teacher's weights"
 # Arguments of timm's models that whoever builds one decides anew.
 POOLING = ("global_pool", "fc_norm", "use_fc_norm")
 
@@ -130,12 +134,15 @@ def open_source(source: str | PlannedWeights) -> Source:
     """Weights by path or name, or those that a run makes.
 
     A checkpoint or an official file; a folder made by `maskpre.export` or by timm (also as "local-dir:PATH");
-    "timm:NAME" for timm's published weights; "NAME" for a fresh timm model. UserError if it is none of them.
+    "timm:NAME" for timm's published weights; "NAME" for a fresh timm model; "ema:FILE" for what a system's
+    teacher made of a file's weights by averaging. UserError if it is none of them.
     """
     if isinstance(source, PlannedWeights):
         return source.open()
     if source.startswith("timm:"):
         return _published(source.removeprefix("timm:"))
+    if source.startswith("ema:"):
+        return _file(Path(source.removeprefix("ema:")), teacher=True)
     path = Path(source.removeprefix("local-dir:"))
     if path.is_dir():
         return _folder(path)
@@ -178,16 +185,18 @@ def _folder(path: Path) -> Source:
     )
 
 
-def _file(path: Path) -> Source:
+def _file(path: Path, *, teacher: bool = False) -> Source:
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, no weights")
     config = content.get("config")
     if isinstance(config, Mapping) and "encoder" in config and "state_dict" in content:
+        if teacher:
+            return OwnSource(state=_own_average(content["state_dict"], path), config=config, kind=TEACHER)
         averaged = content.get("ema")
         kind = "checkpoint" if averaged is None else "checkpoint, averaged weights"
         return OwnSource(state=dict(averaged or content["state_dict"]), config=config, kind=kind)
-    state = _tensors(content, path)
+    state = _tensors(_official_average(content, path) if teacher else content, path)
     layout = recognise(state)
     if layout is None:
         known = ", ".join(layout.name for layout in LAYOUTS)
@@ -196,6 +205,22 @@ def _file(path: Path) -> Source:
             f"(its names start with {', '.join(list(state)[:3])})"
         )
     return OfficialSource(state=state, layout=layout)
+
+
+def _own_average(state: State, path: Path) -> State:
+    """A checkpoint's weights, with those that a teacher averages in place of the student's."""
+    found = {match[1]: name for name in state if (match := re.match(r"(averages\.\w+\.)", name))}
+    if len(found) != 1:
+        raise UserError(f"{path} holds {len(found)} averaged teachers; ema: needs one")
+    (prefix,) = found
+    return {**state, **{n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}}
+
+
+def _official_average(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    averaged = content.get(OFFICIAL_AVERAGE)
+    if not isinstance(averaged, Mapping):
+        raise UserError(f"{path} holds no averaged weights under {OFFICIAL_AVERAGE!r}")
+    return averaged
 
 
 def _tensors(content: Mapping[str, Any], path: Path) -> State:
