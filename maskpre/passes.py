@@ -62,8 +62,13 @@ class Pass:
             given = (step.views[self.view], plan, step.noise, *(() if taps == OUTPUT else (taps,)))
             encoded = step.outputs[name] = network.encoder(*given)
             made = step.predictions[name] = {}
-            for key in network.predictors if self.predictors is None else self.predictors:
-                predictor = network.predictors[key]
-                owner = predictor.input_of
-                source = encoded if owner is None else network.predictors[owner].prepare(encoded)
-                made[key] = predictor(source, plan, step)
+            chosen = network.predictors if self.predictors is None else self.predictors
+            owners = {key: network.predictors[key].input_of for key in chosen}
+            shared = {
+                owner: network.predictors[owner].prepare(encoded)
+                for owner in owners.values()
+                if owner is not None
+            }
+            for key, owner in owners.items():
+                source = shared.get(key if owner is None else owner, encoded)
+                made[key] = network.predictors[key](source, plan, step)

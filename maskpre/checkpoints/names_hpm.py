@@ -16,8 +16,9 @@ LOSS_PREDICTOR = {
     "decoder_norm_losspred": "predictors.losses.norm",
     "decoder_pred_losspred": "predictors.losses.pred",
 }
-# Replaces a share of the visible patches where the authors' vis_mask_ratio is used.
+# Blanks a share of the visible patches where the authors' vis_mask_ratio is used.
 VISIBLE_TOKEN = "vis_mask_token"
+OWN_VISIBLE_TOKEN = "encoder.mask_token"
 AVERAGE = "averages.ema."
 
 
@@ -33,6 +34,8 @@ def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official checkpoint's tensors, or their gradients, under MaskedModel's names."""
     bare = _without_wrapper(state)
     renamed = names_mae.pretraining_keys({n: v for n, v in bare.items() if not _is_loss_predictor(n)})
+    if VISIBLE_TOKEN in bare:
+        renamed[OWN_VISIBLE_TOKEN] = renamed.pop(names_mae.model_name(VISIBLE_TOKEN))
     for name, value in bare.items():
         part, dot, rest = name.partition(".")
         if part in LOSS_PREDICTOR:

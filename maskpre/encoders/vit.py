@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -19,12 +19,24 @@ from maskpre.types import OUTPUT, Encoded, Grid, MaskPlan, Noise, Taps
 Position = Literal["sincos", "sincos_row_first", "learned", "none"]
 
 
+def _check_secondary(ratio: float, hidden: str) -> None:
+    if not 0.0 <= ratio < 1.0:
+        raise ValueError(f"secondary_ratio must be at least 0 and less than 1, got {ratio}")
+    if ratio and hidden != "drop":
+        raise ValueError(
+            f"secondary_ratio {ratio} blanks what others drop; with hidden={hidden!r} it must be 0"
+        )
+
+
 class ViT(TappedEncoder):
     """Any timm `VisionTransformer` by name; sizes given here replace the named model's.
 
     `hidden` "drop" encodes visible patches only (MAE), "replace" puts a learnt token where a patch is hidden
-    (SimMIM). `position` "sincos" is MAE's fixed table, "sincos_row_first" ColorMAE's, "learned" timm's.
-    `init` "mae" is MAE's, "timm" keeps the library's. `drop_path_rate` is the last block's, rising linearly.
+    (SimMIM). With "drop", `secondary_ratio` in [0, 1) is the share of the visible patches whose pixels are
+    blanked by a learnt token too (secondary masking, UM-MAE, Li et al. 2022): drawn from the noise, in every
+    pass that has any, those that see everything included. `position` "sincos" is MAE's fixed table,
+    "sincos_row_first" ColorMAE's, "learned" timm's. `init` "mae" is MAE's, "timm" keeps the library's.
+    `drop_path_rate` is the last block's, rising linearly.
 
     Raises ValueError if the name is no timm VisionTransformer or sizes don't fit.
     """
@@ -45,10 +57,12 @@ class ViT(TappedEncoder):
         init_values: float | None = None,
         drop_path_rate: float = 0.0,
         hidden: Hidden = "drop",
+        secondary_ratio: float = 0.0,
         position: Position = "sincos",
         init: Literal["mae", "timm"] = "mae",
     ) -> None:
         super().__init__()
+        _check_secondary(secondary_ratio, hidden)
         sizes = {
             "patch_size": patch_size,
             "embed_dim": embed_dim,
@@ -64,7 +78,9 @@ class ViT(TappedEncoder):
         self.patch_embed = net.patch_embed
         self.cls_token, self.reg_token, self.pos_embed = net.cls_token, net.reg_token, net.pos_embed
         self.norm_pre, self.blocks, self.norm = net.norm_pre, net.blocks, net.norm
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, net.embed_dim)) if hidden == "replace" else None
+        blanks = hidden == "replace" or secondary_ratio > 0
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, net.embed_dim)) if blanks else None
+        self._secondary_ratio = secondary_ratio
         self._prefix_has_position = not net.no_embed_class
         self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
         self._recompute = False
@@ -125,6 +141,15 @@ class ViT(TappedEncoder):
             tokens = tokens + self.pos_embed[:, : tokens.shape[1]]
         return [tokens.expand(batch, -1, -1)]
 
+    def _blank(self, num: int, plan: MaskPlan | None, noise: Noise | None) -> Bool[Tensor, "b n"] | None:
+        """Which of the `num` embedded patches the learnt token replaces."""
+        if plan is not None and self.spec.hidden == "replace":
+            return plan.mask
+        if noise is None or self._secondary_ratio == 0:
+            return None
+        draws = noise.uniform("secondary_all" if plan is None else "secondary", num)
+        return draws.argsort(dim=1) >= int(num * (1 - self._secondary_ratio))
+
     def forward(
         self,
         x: Float[Tensor, "b c h w"],
@@ -135,8 +160,9 @@ class ViT(TappedEncoder):
         """Encode under the plan; see `TappedEncoder.forward`."""
         keep = plan.keep if plan is not None and self.spec.hidden == "drop" else None
         tokens = embed_patches(self.patch_embed, x, self.spec.grid, keep)
-        if plan is not None and self.mask_token is not None:
-            tokens = torch.where(plan.mask[..., None], self.mask_token.to(tokens.dtype), tokens)
+        blank = self._blank(tokens.shape[1], plan, noise)
+        if blank is not None and self.mask_token is not None:
+            tokens = torch.where(blank[..., None], self.mask_token.to(tokens.dtype), tokens)
         tokens = torch.cat([*self._prefix(len(x)), self._add_positions(tokens, keep)], dim=1)
         scales = residual_scales(noise, self._drop_path, training=self.training)
         tokens, hidden, attention = run_tapped(

@@ -10,6 +10,7 @@ from maskpre.golden.compare import Replay
 from maskpre.golden.hpm_masks import GUIDED_END, constant_share
 from maskpre.golden.plans import given_target
 from maskpre.golden.pretraining import Experiment, experiment, gradients, official_gradients, step_tensors
+from maskpre.masking.base import count_visible
 from maskpre.model import MaskedModel
 from maskpre.types import Step
 
@@ -50,6 +51,11 @@ class Settings:
         """Share of the training done."""
         return self.epoch / self.total_epoch
 
+    @property
+    def cells(self) -> int:
+        """Patches of a picture."""
+        return (self.img_size // self.patch_size) ** 2
+
 
 def overrides(s: Settings, outputs: int) -> list[str]:
     """The experiment `hpm` with a case's sizes; `outputs` of the loss predictor make one value."""
@@ -63,6 +69,7 @@ def overrides(s: Settings, outputs: int) -> list[str]:
         f"encoder.depth={s.depth}",
         f"encoder.num_heads={s.num_heads}",
         f"encoder.mlp_ratio={s.mlp_ratio}",
+        f"encoder.secondary_ratio={s.vis_mask_ratio}",
         f"predictor.embed_dim={s.decoder_embed_dim}",
         f"predictor.depth={s.decoder_depth}",
         f"predictor.num_heads={s.decoder_num_heads}",
@@ -85,26 +92,40 @@ def _targets(s: Settings) -> list[str]:
     return [*(own if s.learn_feature_loss == "ema" else ["target=pixels"]), "loss=normalized_l2"]
 
 
+def _secondary_noise(case: Case, s: Settings) -> Tensors:
+    """The draws that blank patches: (b, v) the student's, (b, l) the average's, told by their length."""
+    if s.vis_mask_ratio == 0:
+        return {}
+    visible = count_visible(s.cells, s.mask_ratio)
+    found = {}
+    for stream, num in (("secondary", visible), ("secondary_all", s.cells)):
+        given = [n for n, v in case.inputs.items() if n not in ("imgs", "noise") and v.shape[1:] == (num,)]
+        if len(given) != 1:
+            raise CannotReplayError(
+                f"{case.name}: vis_mask_ratio={s.vis_mask_ratio} needs one input of {num} draws per picture "
+                f"beside the noise of the masks; there are {', '.join(given) or 'none'}"
+            )
+        found[stream] = case.input(given[0])
+    return found
+
+
 def _features(case: Case, s: Settings) -> Tensor | None:
     """Features (b, l, k) that the case gives, where another network than the average is the teacher."""
     if s.learn_feature_loss in ("none", "ema"):
         return None
-    given = [name for name in case.inputs if name not in ("imgs", "noise")]
+    given = [n for n, v in case.inputs.items() if n not in ("imgs", "noise") and v.dim() == 3]
     if len(given) != 1:
         raise CannotReplayError(
             f"{case.name}: learn_feature_loss={s.learn_feature_loss} needs the teacher's features as the one "
             f"further input; there are {', '.join(given) or 'none'}"
         )
-    cells = (s.img_size // s.patch_size) ** 2
-    return case.input(given[0])[:, -cells:]
+    return case.input(given[0])[:, -s.cells :]
 
 
 def _run(case: Case, s: Settings) -> Experiment:
     """The experiment that computes the case's step."""
     if not s.learning_loss:
         raise CannotReplayError(f"{case.name}: learning_loss=false predicts no losses; that is MAE")
-    if s.vis_mask_ratio != 0:
-        raise CannotReplayError(f"{case.name}: vis_mask_ratio={s.vis_mask_ratio} can't be built, only 0")
     constant = constant_share(case, s.learn_feature_loss, s.keep_ratio)
     outputs = len(case.weights[f"{STUDENT}decoder_pred_losspred.bias"])
     config = experiment(case, overrides(s, outputs))
@@ -115,7 +136,7 @@ def _run(case: Case, s: Settings) -> Experiment:
         for part in (STUDENT, EMA)
     )
     weights = {**pretraining_keys(student), **average_keys(averaged)}
-    noise = {"mask": case.input("noise")}
+    noise = {"mask": case.input("noise"), **_secondary_noise(case, s)}
     return Experiment(case, config, weights, noise=noise, eps=s.eps, progress=s.progress)
 
 

@@ -238,3 +238,24 @@ def test_a_picture_of_another_size_is_refused(random_plan, hidden):
     plan = random_plan(encoder.spec.grid, batch=1, num_visible=9)
     with pytest.raises(ValueError, match=r"picture of \(32, 32\) pixels, expected \(24, 24\)"):
         encoder(torch.zeros(1, 3, 32, 32), plan)
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_secondary_masking_blanks_its_share_of_what_is_seen(class_token):
+    encoder = stir(ViT(**SMALL, secondary_ratio=0.25, class_token=class_token)).eval()
+    x, noise = torch.rand(2, 3, 24, 24), keyed([5, 9])
+    blank = noise.uniform("secondary_all", 36).argsort(dim=1) >= 27
+    assert blank.sum(dim=1).tolist() == [9, 9]
+    pixels = blank.unflatten(1, (6, 6)).repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)[:, None]
+    clean = encoder(x, None, noise).tokens
+    # What is blanked isn't read.
+    torch.testing.assert_close(encoder(torch.where(pixels, 0.0, x), None, noise).tokens, clean)
+    assert not torch.allclose(encoder(torch.where(pixels, x, 0.0), None, noise).tokens, clean)
+    # Without noise nothing is blanked.
+    assert not torch.allclose(encoder(x).tokens, clean)
+
+
+@pytest.mark.parametrize(("ratio", "hidden"), [(1.0, "drop"), (-0.1, "drop"), (0.5, "replace")])
+def test_impossible_secondary_ratios_are_refused(ratio, hidden):
+    with pytest.raises(ValueError, match="secondary_ratio"):
+        ViT(**SMALL, secondary_ratio=ratio, hidden=hidden)

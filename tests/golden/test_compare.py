@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from maskpre.golden.compare import differences, relative_error, tolerance
+from maskpre.golden.compare import differences, gradient_errors, relative_error, tolerance
 
 
 def test_errors_are_relative_to_the_largest_value() -> None:
@@ -17,6 +17,7 @@ def test_errors_are_relative_to_the_largest_value() -> None:
     [
         (torch.zeros(2), torch.zeros(3)),
         (torch.tensor([math.nan]), torch.tensor([1.0])),
+        (torch.tensor([1.0]), torch.tensor([0.0])),
         (torch.tensor([1]), torch.tensor([2])),
     ],
 )
@@ -24,9 +25,38 @@ def test_what_cant_be_compared_is_infinitely_wrong(got: torch.Tensor, expected: 
     assert relative_error(got, expected) == math.inf
 
 
-def test_what_cancelled_is_nothing() -> None:
-    assert relative_error(torch.tensor([3e-18]), torch.tensor([1e-20])) < 1e-5
-    assert relative_error(torch.tensor([1e-10]), torch.tensor([0.0])) > 1
+def pairs(scale: float, got: float, expected: float) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """A gradient among others, the largest of which is `scale`."""
+    largest = torch.tensor([scale]).double()
+    return {
+        "largest": (largest, largest),
+        "it": (torch.tensor([got]).double(), torch.tensor([expected]).double()),
+    }
+
+
+def test_gradients_that_cancelled_on_both_sides_agree() -> None:
+    assert gradient_errors(pairs(0.1, 3e-18, 1e-20))["it"] == 0
+
+
+@pytest.mark.parametrize(
+    ("scale", "got", "expected"),
+    [
+        (0.1, 1e-12, 0.0),
+        (0.1, 0.0, 1e-12),
+        (0.1, 1.1e-12, 1e-12),
+        # A case of small gradients only.
+        (1e-14, 3e-18, 1e-20),
+        (1e-14, 2e-14, 1e-14),
+        (0.1, math.nan, 1e-20),
+    ],
+)
+def test_no_wrong_gradient_passes_for_zero(scale: float, got: float, expected: float) -> None:
+    assert gradient_errors(pairs(scale, got, expected))["it"] > 0.05
+
+
+def test_zero_gradients_of_another_shape_are_wrong() -> None:
+    zeros = {"zero": (torch.zeros(2), torch.zeros(3)), "largest": (torch.ones(1), torch.ones(1))}
+    assert gradient_errors(zeros) == {"zero": math.inf, "largest": 0.0}
 
 
 def test_empty_and_zero_tensors_agree() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from maskpre.golden.case import CannotReplayError, Case, read_case
 from maskpre.golden.compare import Replay
@@ -104,6 +105,73 @@ def test_features_of_another_network(kind: str, class_token: int) -> None:
     torch.testing.assert_close(result.losses["reconstruction"], expected.mean())
     with pytest.raises(CannotReplayError, match="needs the teacher's features as the one further input"):
         replay(case)
+
+
+def network(case: Case, part: str) -> VisionTransformer:
+    """timm's own, with the encoder weights of the student or of the average."""
+    h = case.hyperparameters
+    sizes = {key: h[key] for key in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")}
+    net = VisionTransformer(**sizes, num_classes=0, global_pool="").double().eval()
+    names = net.state_dict()
+    net.load_state_dict({name: case.weights[f"{part}/{name}"] for name in names})
+    return net
+
+
+def test_features_of_the_average() -> None:
+    case = with_features("ema", 36)
+    result = replay(case)
+    with torch.no_grad():
+        features = network(case, "ema")(case.inputs["imgs"])[:, 1:]
+    expected = distance(result, features)
+    torch.testing.assert_close(result.tensors["loss_per_patch"], expected)
+    torch.testing.assert_close(result.losses["reconstruction"], expected.mean())
+
+
+def with_secondary(ratio: float) -> Case:
+    """The step with blanked visible patches, whose token and draws are random."""
+    case = case_with(vis_mask_ratio=ratio)
+    generator = torch.Generator().manual_seed(0)
+    tokens = {
+        f"{part}/vis_mask_token": torch.randn(1, 1, 36, generator=generator).double()
+        for part in ("student", "ema")
+    }
+    draws = {
+        f"vis_noise_{part}": torch.rand(2, num, generator=generator).double()
+        for part, num in (("student", VISIBLE), ("ema", CELLS))
+    }
+    return replace(case, weights={**case.weights, **tokens}, inputs={**case.inputs, **draws})
+
+
+def test_blanked_visible_patches() -> None:
+    case = with_secondary(0.5)
+    result = replay(case)
+    net, token = network(case, "student"), case.weights["student/vis_mask_token"]
+    seen = ~result.tensors["mask"].bool()
+    with torch.no_grad():
+        tokens = net.patch_embed(case.inputs["imgs"])
+        tokens = torch.stack([row[mask] for row, mask in zip(tokens, seen, strict=True)])
+        blank = case.inputs["vis_noise_student"].argsort(dim=1) >= 4
+        tokens = torch.where(blank[..., None], token, tokens)
+        tokens = tokens + torch.stack([net.pos_embed[0, 1:][mask] for mask in seen])
+        tokens = torch.cat([(net.cls_token + net.pos_embed[:, :1]).expand(2, -1, -1), tokens], dim=1)
+        expected = net.norm(net.blocks(tokens))
+    torch.testing.assert_close(result.tensors["latent"], expected)
+    assert result.gradients["encoder.mask_token"].abs().sum() > 0
+
+
+def test_the_average_sees_blanked_patches_too(shipped: Replay) -> None:
+    case = with_secondary(0.5)
+    first = replay(case).tensors["ema_loss_pred"]
+    assert not torch.allclose(first, shipped.tensors["ema_loss_pred"])
+    other = replace(case, inputs={**case.inputs, "vis_noise_ema": case.inputs["vis_noise_ema"].flip(1)})
+    assert not torch.allclose(first, replay(other).tensors["ema_loss_pred"])
+
+
+def test_blanked_patches_need_their_draws() -> None:
+    case = with_secondary(0.5)
+    inputs = {name: value for name, value in case.inputs.items() if name != "vis_noise_ema"}
+    with pytest.raises(CannotReplayError, match="needs one input of 36 draws per picture"):
+        replay(replace(case, inputs=inputs))
 
 
 @pytest.mark.parametrize(
