@@ -58,9 +58,6 @@ class PretrainModule(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Any]:
         """The loss to minimise, and the step for callbacks."""
         step = self(batch)
-        terms = {f"loss/{name}": loss.detach() for name, loss in step.losses.items()}
-        if len(terms) > 1:
-            self.log_dict(terms)
         return {"loss": step.total, "step": step}
 
     def configure_optimizers(self) -> Any:

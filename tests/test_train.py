@@ -69,6 +69,25 @@ def test_killed_at_a_random_step_every_later_loss_is_the_same_bit_for_bit(
     assert losses(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
+def test_killed_anywhere_weights_and_averages_go_on_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
+    overrides = ["experiment=hpm", *tiny, "epochs=7", "max_steps=40", "callbacks.save.every_steps=1"]
+    fit(overrides, tmp_path / "whole")
+    process = start(overrides, tmp_path / "parts")
+    wait_for_step(process, tmp_path / "parts", random.randint(2, 20))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 0 < read_torch(tmp_path / "parts/checkpoints/last.ckpt")["global_step"] < 40
+    fit(overrides, tmp_path / "parts")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    whole, parts = (
+        read_torch(tmp_path / name / "checkpoints/last.ckpt")["state_dict"] for name in ("whole", "parts")
+    )
+    assert any(name.startswith("averages.ema.") for name in whole)
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
 def test_resuming_inside_an_accumulated_step_is_exact(tiny_mae: list[str], tmp_path: Path) -> None:
     overrides = [
         *tiny_mae,

@@ -21,6 +21,8 @@ class HardPatchMasking(Masking):
     Chooses among the cells the losses are predicted for, or among units of `unit_size` pixels by their mean.
     """
 
+    reads: Reading
+
     def __init__(
         self,
         *,

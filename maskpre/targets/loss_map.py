@@ -10,6 +10,8 @@ class LossMapTarget(Target):
     HPM's loss predictor learns it (Wang et al., CVPR 2023, section 3.2).
     """
 
+    loss_of: str
+
     def __init__(self, *, grid: Grid, objective: str = "main") -> None:
         super().__init__(grid=grid, dim=1, reads={})
         self.loss_of = objective

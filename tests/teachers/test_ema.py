@@ -75,6 +75,16 @@ def test_its_pass_runs_what_is_read_only(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not step.predictions["ema"]["losses"].tokens.requires_grad
 
 
+def test_shared_inputs_are_prepared_once() -> None:
+    model = make()
+    prepared: list[str] = []
+    for owner, network in (("student", model.student), ("ema", teacher_of(model).network)):
+        embed = network.predictors["main"].embed
+        embed.register_forward_hook(lambda *_, owner=owner: prepared.append(owner))
+    run(model)
+    assert prepared == ["ema", "student"]
+
+
 def test_the_loss_predictor_reads_what_the_reconstructor_reads() -> None:
     model = make()
     own = {name.partition(".")[0] for name, _ in model.predictors["losses"].named_parameters()}
