@@ -12,7 +12,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from maskpre.compatibility import missing_class_tokens, unknown_names, unlike_pictures
+from maskpre.compatibility import (
+    missing_class_tokens,
+    unfit_for_ragged,
+    unknown_names,
+    unlike_pictures,
+)
 from maskpre.dependencies import (
     in_order,
     missing_predictors,
@@ -167,6 +172,8 @@ def build_model(cfg: DictConfig) -> MaskedModel:
     # Copied before they are compiled.
     averages: dict[str, EmaTeacher] = assembly.parts(cfg.averages, student=Network(encoder, predictors))
     reading = _reading(assembly, passes, maskings, predictors, targets, objectives)
+    assembly.settle()
+    assembly.problems.extend(unfit_for_ragged(cfg, reading.passes, given, maskings, predictors, reading.taps))
     assembly.settle()
     _prepare(cfg, Network(encoder, predictors), averages, reading)
     return MaskedModel(

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 from omegaconf import DictConfig
 
 from maskpre.encoders.base import EncoderSpec
-from maskpre.errors import Problem
+from maskpre.errors import Problem, config_path
 from maskpre.inputs import Inputs
+from maskpre.masking.base import Masking
 from maskpre.nearest import did_you_mean
 from maskpre.objectives import Objective
 from maskpre.passes import Pass
+from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
-from maskpre.types import split_region
+from maskpre.types import Taps, split_region
 
 
 def unknown_names(
@@ -74,6 +76,45 @@ def unlike_pictures(
                 f"counts {objective.loss.in_chans} channels per pixel, target {objective.target!r} has "
                 f"{channels}",
             )
+
+
+def unfit_for_ragged(
+    cfg: DictConfig,
+    passes: Mapping[str, Pass],
+    specs: Mapping[str, EncoderSpec],
+    maskings: Mapping[str, Masking],
+    predictors: Mapping[str, Predictor],
+    taps: Mapping[str, Taps],
+) -> Iterator[Problem]:
+    """Parts that need as many visible cells in every sample, where a masking leaves differing numbers."""
+    for name, run in passes.items():
+        masking = _masking_of(run, passes)
+        if masking is None or not maskings[masking].ragged:
+            continue
+        kind, path = type(maskings[masking]).__name__, config_path(cfg.maskings[masking])
+        why = f"{kind} leaves differing numbers of cells visible in pass {name!r}"
+        if not specs[name].takes_ragged:
+            yield Problem(
+                path,
+                f"{why}, but {run.network!r} needs the same number in every sample; use encoder=vit, an "
+                "encoder with hidden=replace, or masking=random",
+            )
+        for key in predictors if run.predictors is None else run.predictors:
+            if not predictors[key].takes_ragged:
+                yield Problem(
+                    path,
+                    f"{why}, but predictor {key!r} ({type(predictors[key]).__name__}) needs the same number "
+                    "in every sample; use predictor=mae_decoder or masking=random",
+                )
+        if taps[name].attention and specs[name].omits_hidden:
+            yield Problem(path, f"{why}, where the class token's attention can't be read; use masking=random")
+
+
+def _masking_of(run: Pass, passes: Mapping[str, Pass]) -> str | None:
+    """The masking that made the pass's plan, if it has one."""
+    while run.of is not None:
+        run = passes[run.of]
+    return run.masking
 
 
 def _unlike_views(path: str, target: Target, inputs: Inputs) -> Iterator[Problem]:

@@ -26,13 +26,16 @@ def region_weight(plan: MaskPlan, region: str, prediction: Located) -> Float[Ten
     Where the plan's units are finer than the predicted cells, the weight is per pixel of the cell, in the
     order (row, column, channel). Raises ValueError if the values can't be pixels then.
     """
+    counted = prediction.counted
+    counted = None if counted is None else counted[..., None].to(prediction.tokens.dtype)
     if prediction.covers == region or region == "all":
-        return None
+        return counted
     weight = plan.region(region)
     same = prediction.grid == plan.grid
     weight = weight[..., None] if same else _cell_weight(weight, plan, prediction)
     weight = weight.to(prediction.tokens.dtype)
-    return weight if prediction.ids is None else gather_tokens(weight, prediction.ids)
+    weight = weight if prediction.ids is None else gather_tokens(weight, prediction.ids)
+    return weight if counted is None else weight * counted
 
 
 def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located) -> Tensor:
@@ -91,4 +94,6 @@ class Objective(nn.Module):
         weight = _expand(weight, target.value_weights, predicted)
         term: LossTerm = self.loss(predicted, wanted, weight)
         per_token = term.per_token[:, 1:] if with_class else term.per_token
-        return term.value, Located(per_token[..., None], prediction.grid, prediction.ids)
+        return term.value, Located(
+            per_token[..., None], prediction.grid, prediction.ids, lengths=prediction.lengths
+        )

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from maskpre.build import build_model
 from maskpre.checkpoints.read import read_torch
+from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
+from maskpre.ops.masked_attention import Backend, runs_triton
 from maskpre.ops.noise import KeyedNoise
 from maskpre.types import Step
 
@@ -28,7 +30,9 @@ class FirstNonFinite:
         bad = [name for name, tensor in model.state_dict().items() if not _is_finite(tensor)]
         self.found: str | None = f"the weights {bad[0]}" if bad else None
         for name, module in model.named_modules():
-            if name:
+            # A block with a hook of its own runs whole, without the attention that the run chose; what it
+            # yields is seen in the layers of it and behind it.
+            if name and (name.count(".") < 2 or not any(module.children())):
                 module.register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Any:
@@ -37,6 +41,11 @@ class FirstNonFinite:
                 self.found = f"the output of {name}"
 
         return look
+
+
+def _attention(chosen: Backend) -> Backend:
+    """What the run computed attention with; kernels that need the run's GPU give way to torch's."""
+    return chosen if chosen != "triton" or runs_triton(torch.device("cpu")) else "auto"
 
 
 def replay(path: Path) -> tuple[Step, str | None]:
@@ -48,7 +57,9 @@ def replay(path: Path) -> tuple[Step, str | None]:
     missing = {"batch", "keys", "state_dict", "config", "seed", "progress"} - set(dump)
     if missing:
         raise UserError(f"{path} is no dump of a training step: it lacks {sorted(missing)}")
-    model = build_model(OmegaConf.create(dump["config"]))
+    config = OmegaConf.create(dump["config"])
+    model = build_model(config)
+    set_attention(model, _attention(config.attention))
     model.load_state_dict(dump["state_dict"])
     watcher = FirstNonFinite(model)
     batch = dump["batch"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from math import prod
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -97,6 +97,9 @@ class MaskPlan:
     has the same counts. `unit` is the coarser grid the choice was made on: hidden areas are whole units.
     `decode` names the cells a decoder must produce where that is not simply the hidden ones, and `regions`
     holds further named selections (bool) or soft weights per cell.
+
+    A ragged plan, whose samples differ in their counts, has `lengths`: only the first lengths[i] cells of row
+    i of `keep` are visible, only the first l - lengths[i] of `hide` hidden, and others fill the rows.
     """
 
     mask: Bool[Tensor, "b l"]
@@ -106,6 +109,7 @@ class MaskPlan:
     unit: Grid
     decode: Int[Tensor, "b n"] | None = None
     regions: dict[str, Tensor] = field(default_factory=dict)
+    lengths: Int[Tensor, "b"] | None = None
 
     @classmethod
     def from_order(cls, order: Int[Tensor, "b l"], *, num_visible: int, grid: Grid) -> "MaskPlan":
@@ -121,9 +125,26 @@ class MaskPlan:
         num_visible = mask.shape[1] - num_hidden
         return cls(mask=mask, keep=order[:, :num_visible], hide=order[:, num_visible:], grid=grid, unit=grid)
 
+    @classmethod
+    def from_lengths(
+        cls, order: Int[Tensor, "b l"], *, lengths: Int[Tensor, "b"], bounds: tuple[int, int], grid: Grid
+    ) -> "MaskPlan":
+        """A ragged plan: the first lengths[i] ids of row i of `order` stay visible, in that order.
+
+        All lengths lie within `bounds`, both included, which must be known without looking at them.
+        """
+        fewest, most = bounds
+        beyond = torch.arange(order.shape[1], device=order.device) >= lengths[:, None]
+        mask = torch.zeros_like(beyond).scatter(1, order, beyond)
+        keep, hide = order[:, :most], order.flip(1)[:, : order.shape[1] - fewest]
+        return cls(mask=mask, keep=keep, hide=hide, grid=grid, unit=grid, lengths=lengths)
+
     def complement(self) -> "MaskPlan":
         """The plan that shows what this one hides."""
-        return replace(self, mask=~self.mask, keep=self.hide, hide=self.keep, decode=None, regions={})
+        lengths = None if self.lengths is None else self.grid.num_cells - self.lengths
+        return replace(
+            self, mask=~self.mask, keep=self.hide, hide=self.keep, decode=None, regions={}, lengths=lengths
+        )
 
     def on(self, grid: Grid) -> "MaskPlan":
         """The same plan on a finer grid; ids are grouped by the coarse cell they come from."""
@@ -134,9 +155,15 @@ class MaskPlan:
         keep, hide = members[self.keep].flatten(1), members[self.hide].flatten(1)
         regions = {name: refine(value, self.grid, grid) for name, value in self.regions.items()}
         decode = None if self.decode is None else members[self.decode].flatten(1)
-        mask = refine(self.mask, self.grid, grid)
         return MaskPlan(
-            mask=mask, keep=keep, hide=hide, grid=grid, unit=self.unit, decode=decode, regions=regions
+            mask=refine(self.mask, self.grid, grid),
+            keep=keep,
+            hide=hide,
+            grid=grid,
+            unit=self.unit,
+            decode=decode,
+            regions=regions,
+            lengths=None if self.lengths is None else self.lengths * members.shape[1],
         )
 
     def settles(self, grid: Grid) -> bool:
@@ -159,6 +186,13 @@ class MaskPlan:
         share = chosen.shape[1] * grid.num_cells // self.grid.num_cells
         selected = self.at(grid) if region == "masked" else ~self.at(grid)
         return selected.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :share]
+
+    def num_ids(self, region: str, grid: Grid) -> Int[Tensor, "b"] | None:
+        """How many of a sample's `ids`, the first ones, belong to the region; None if all do."""
+        if self.lengths is None or region not in ("masked", "visible") or not self.settles(grid):
+            return None
+        lengths = self.lengths if region == "visible" else self.grid.num_cells - self.lengths
+        return lengths * grid.num_cells // self.grid.num_cells
 
     def region(self, name: str) -> Tensor:
         """Membership (bool) or soft weight (float) of every cell of the plan's grid in a region.
@@ -188,7 +222,8 @@ class Located:
     """Tokens and the cells of `grid` they belong to; `ids` None means all cells in raster order.
 
     `covers` names a region of the plan if the tokens are exactly its cells. `prefix` holds tokens that belong
-    to no cell, the class token first.
+    to no cell, the class token first. With `lengths` only a sample's first tokens count; the others are there
+    to make samples equally long and must have no weight in any loss.
     """
 
     tokens: Float[Tensor, "b n d"]
@@ -196,6 +231,14 @@ class Located:
     ids: Int[Tensor, "b n"] | None = None
     covers: str | None = None
     prefix: Float[Tensor, "b p d"] | None = None
+    lengths: Int[Tensor, "b"] | None = None
+
+    @property
+    def counted(self) -> Bool[Tensor, "b n"] | None:
+        """Which tokens count; None if all do."""
+        if self.lengths is None:
+            return None
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.lengths[:, None]
 
     def with_class(self) -> Float[Tensor, "b n+1 d"]:
         """The class token, then the tokens of the cells; AssertionError without a prefix."""
@@ -279,10 +322,14 @@ class Encoded(Located):
     def at_layer(self, layer: int) -> Located:
         """A hidden layer that was tapped, where its tokens live."""
         tokens, split = self.hidden[layer], self.num_prefix_tokens
-        return Located(tokens[:, split:], self.grid, self.ids, self.covers, tokens[:, :split])
+        prefix, cells = tokens[:, :split], tokens[:, split:]
+        return Located(cells, self.grid, self.ids, self.covers, prefix, self.lengths)
 
     def pooled(self, pool: Literal["cls", "avg"]) -> Float[Tensor, "b d"]:
-        """One vector per sample: the class token, or the mean of the patch tokens."""
+        """One vector per sample: the class token, or the mean of the patch tokens that count."""
+        if pool == "avg" and self.lengths is not None:
+            counted = cast(Tensor, self.counted)[..., None]
+            return torch.where(counted, self.tokens, 0).sum(dim=1) / self.lengths[:, None]
         if pool == "avg":
             return self.tokens.mean(dim=1)
         if self.prefix is None or self.prefix.shape[1] == 0:

@@ -29,7 +29,8 @@ class EncoderSpec:
     leaves them empty in all feature maps. `maps` are the feature maps, finest first.
 
     Of a `TappedEncoder`, `num_layers` hidden layers of width `layer_dim` can be read, and if
-    `class_attention`, the class token's attention in each.
+    `class_attention`, the class token's attention in each. `packs` says whether visible cells of samples
+    that differ in their number can be run one sample after another.
     """
 
     embed_dim: int
@@ -42,6 +43,12 @@ class EncoderSpec:
     num_layers: int = 0
     layer_dim: int = 0
     class_attention: bool = False
+    packs: bool = False
+
+    @property
+    def takes_ragged(self) -> bool:
+        """Whether it can run where samples differ in the number of visible cells."""
+        return self.hidden == "replace" or self.packs
 
     @property
     def omits_hidden(self) -> bool:

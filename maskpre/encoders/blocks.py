@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from maskpre.encoders.attend import ALL, Packing, hooks_on, self_attention
+from maskpre.encoders.attend import ALL, Packing, attends_by_parts, hooks_on, self_attention
 from maskpre.encoders.plain import PlainBlock
 from maskpre.types import Noise
 
@@ -60,6 +60,11 @@ def run_block(
     mixed = block.drop_path1(block.ls1(self_attention(block.attn, block.norm1(x), packing)))
     x = (x + _weigh(mixed, first, packing))[:, read]
     return x + _weigh(block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), second, packing)
+
+
+def can_pack(block: nn.Module) -> bool:
+    """Whether `run_block` can run packed samples through it, unless hooks are added."""
+    return type(block) is Block and attends_by_parts(block.attn)
 
 
 def _weigh(branch: Tensor, scale: Tensor | None, packing: Packing | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Reading the inside of a plain transformer while it runs."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from maskpre.encoders.blocks import Scales, run_blocks
+from maskpre.encoders.attend import Packing
+from maskpre.encoders.blocks import Scales, run_block, run_blocks
 from maskpre.types import Taps
 
 Layers = dict[int, Tensor]
@@ -44,15 +46,22 @@ def run_tapped(
     *,
     taps: Taps,
     recompute: bool,
+    packing: Packing | None = None,
 ) -> tuple[Float[Tensor, "b n d"], Layers, Layers]:
-    """`run_blocks` up to the last block that anybody reads, and the hidden layers and attention asked for."""
+    """`run_blocks` up to the last block that anybody reads, and the hidden layers and attention asked for.
+
+    Raises ValueError if attention is asked for of packed samples.
+    """
+    if packing is not None and taps.attention:
+        raise ValueError("the class token's attention can't be read where samples are packed")
+    run = run_block if packing is None else partial(run_block, packing=packing)
     num_blocks = taps.num_blocks(len(blocks))
     cuts = sorted({num_blocks, *taps.hidden, *(layer - 1 for layer in taps.attention)})
     hidden: Layers = {}
     attention: Layers = {}
     start = 0
     for cut in cuts:
-        x = run_blocks(blocks[start:cut], x, scales[start:cut], recompute=recompute)
+        x = run_blocks(blocks[start:cut], x, scales[start:cut], recompute=recompute, run=run)
         start = cut
         if cut in taps.hidden:
             hidden[cut] = x

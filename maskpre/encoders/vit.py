@@ -8,10 +8,11 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from maskpre.encoders.base import EncoderSpec, Hidden, TappedEncoder
-from maskpre.encoders.blocks import residual_scales
+from maskpre.encoders.blocks import can_pack, residual_scales
 from maskpre.encoders.create import create_timm
 from maskpre.encoders.init import init_mae
 from maskpre.encoders.patches import embed_patches
+from maskpre.encoders.ragged import RaggedTokens
 from maskpre.encoders.taps import gives_class_attention, run_tapped
 from maskpre.ops.positions import sincos_2d
 from maskpre.types import OUTPUT, Encoded, Grid, MaskPlan, Noise, Taps
@@ -95,6 +96,7 @@ class ViT(TappedEncoder):
             num_layers=len(self.blocks),
             layer_dim=net.embed_dim,
             class_attention=self.cls_token is not None and all(map(gives_class_attention, self.blocks)),
+            packs=secondary_ratio == 0 and all(map(can_pack, self.blocks)),
         )
         if drop_path_rate > 0 and not all(isinstance(block, Block) for block in self.blocks):
             raise ValueError(f"drop_path_rate {drop_path_rate}: {name!r} has blocks without stochastic depth")
@@ -132,14 +134,34 @@ class ViT(TappedEncoder):
         table = self.pos_embed[:, -self.spec.grid.num_cells :]
         return tokens + (table if keep is None else table[0][keep])
 
-    def _prefix(self, batch: int) -> list[Tensor]:
+    def _prefix(self, batch: int) -> Float[Tensor, "b p d"] | None:
         prefix: list[Tensor] = [token for token in (self.cls_token, self.reg_token) if token is not None]
         if not prefix:
-            return []
+            return None
         tokens = torch.cat(prefix, dim=1)
         if self.pos_embed is not None and self._prefix_has_position:
             tokens = tokens + self.pos_embed[:, : tokens.shape[1]]
-        return [tokens.expand(batch, -1, -1)]
+        return tokens.expand(batch, -1, -1)
+
+    def _embed(
+        self,
+        x: Tensor,
+        plan: MaskPlan | None,
+        noise: Noise | None,
+        keep: Tensor | None,
+        ragged: RaggedTokens | None,
+    ) -> Float[Tensor, "b n d"]:
+        """What enters the first block; one row of all samples if they are `ragged`."""
+        prefix = self._prefix(len(x))
+        if ragged is not None:
+            cells = embed_patches(self.patch_embed, x, self.spec.grid, ragged.cell, ragged.sample)
+            return self.norm_pre(ragged.join(prefix, self._add_positions(cells, ragged.cell)))
+        tokens = embed_patches(self.patch_embed, x, self.spec.grid, keep)
+        blank = self._blank(tokens.shape[1], plan, noise)
+        if blank is not None and self.mask_token is not None:
+            tokens = torch.where(blank[..., None], self.mask_token.to(tokens.dtype), tokens)
+        tokens = self._add_positions(tokens, keep)
+        return self.norm_pre(tokens if prefix is None else torch.cat([prefix, tokens], dim=1))
 
     def _blank(self, num: int, plan: MaskPlan | None, noise: Noise | None) -> Bool[Tensor, "b n"] | None:
         """Which of the `num` embedded patches the learnt token replaces."""
@@ -159,23 +181,28 @@ class ViT(TappedEncoder):
     ) -> Encoded:
         """Encode under the plan; see `TappedEncoder.forward`."""
         keep = plan.keep if plan is not None and self.spec.hidden == "drop" else None
-        tokens = embed_patches(self.patch_embed, x, self.spec.grid, keep)
-        blank = self._blank(tokens.shape[1], plan, noise)
-        if blank is not None and self.mask_token is not None:
-            tokens = torch.where(blank[..., None], self.mask_token.to(tokens.dtype), tokens)
-        tokens = torch.cat([*self._prefix(len(x)), self._add_positions(tokens, keep)], dim=1)
+        split, ragged, lengths = self.spec.num_prefix_tokens, None, None
+        if plan is not None and keep is not None and plan.lengths is not None:
+            ragged, lengths = RaggedTokens.of(plan, num_prefix=split), plan.lengths
         scales = residual_scales(noise, self._drop_path, training=self.training)
         tokens, hidden, attention = run_tapped(
-            list(self.blocks), self.norm_pre(tokens), scales, taps=taps, recompute=self._recompute
+            list(self.blocks),
+            self._embed(x, plan, noise, keep, ragged),
+            scales,
+            taps=taps,
+            recompute=self._recompute,
+            packing=None if ragged is None else ragged.packing,
         )
         tokens = self.norm(tokens) if taps.output else tokens
-        split = self.spec.num_prefix_tokens
+        if ragged is not None:
+            tokens, hidden = ragged.split(tokens), {n: ragged.split(layer) for n, layer in hidden.items()}
         return Encoded(
             tokens[:, split:],
             self.spec.out_grid,
             ids=keep,
             covers=None if keep is None else "visible",
             prefix=tokens[:, :split],
+            lengths=lengths,
             hidden=hidden,
             attention=attention,
         )

@@ -77,8 +77,11 @@ def _everywhere(prediction: Located) -> tuple[Float[Tensor, "b l k"], Bool[Tenso
     shape = (len(tokens), prediction.grid.num_cells)
     values = tokens.new_zeros(*shape, tokens.shape[2])
     values.scatter_(1, prediction.ids[..., None].expand_as(tokens), tokens)
-    known = torch.zeros(shape, dtype=torch.bool, device=tokens.device).scatter_(1, prediction.ids, True)
-    return values, known
+    counted = prediction.counted
+    counted = torch.ones_like(prediction.ids, dtype=torch.bool) if counted is None else counted
+    return values, torch.zeros(shape, dtype=torch.bool, device=tokens.device).scatter_(
+        1, prediction.ids, counted
+    )
 
 
 def reconstruction_grid(step: Step, model: MaskedModel, num: int) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -52,9 +52,10 @@ class Masking(nn.Module, ABC):
     """Chooses which cells of the encoder's grid are hidden.
 
     `taps` says what it reads of which passes, and `reads` names predictions of a pass that saw everything;
-    those passes run first.
+    those passes run first. `ragged` says whether samples may differ in the number of visible cells.
     """
 
+    ragged: ClassVar[bool] = False
     taps: Mapping[str, Taps] = {}
     reads: Reading | None = None
 

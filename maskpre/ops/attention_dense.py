@@ -47,19 +47,22 @@ def allowed_pairs(layout: Layout) -> Bool[Tensor, "b 1 nq nk"] | None:
     return allowed
 
 
-def _codes(code: Tensor, cu: Tensor | None, num_samples: int, longest: int) -> Int32[Tensor, "#b n"]:
-    if len(code) == longest:
+def _codes(
+    code: Tensor, cu: Tensor | None, num_samples: int, longest: int, num_tokens: int
+) -> Int32[Tensor, "#b n"]:
+    """Codes per place or per token; as many as both are one per token."""
+    if len(code) == longest and (cu is None or len(code) != num_tokens):
         return code[None]
     return _batched(code, cu, num_samples, longest)
 
 
-def bias_rows(layout: Layout) -> Int32[Tensor, "#b nq nk"]:
-    """The row of the table for every pair."""
+def bias_rows(layout: Layout, num_q: int, num_k: int) -> Int32[Tensor, "#b nq nk"]:
+    """The row of the table for every pair; there are `num_q` queries and `num_k` keys in all samples."""
     assert layout.code_q is not None
     assert layout.code_k is not None
     assert layout.table is not None
-    of_q = _codes(layout.code_q, layout.cu_q, layout.num_samples, layout.max_q)[:, :, None]
-    of_k = _codes(layout.code_k, layout.cu_k, layout.num_samples, layout.max_k)[:, None, :]
+    of_q = _codes(layout.code_q, layout.cu_q, layout.num_samples, layout.max_q, num_q)[:, :, None]
+    of_k = _codes(layout.code_k, layout.cu_k, layout.num_samples, layout.max_k, num_k)[:, None, :]
     num_rows = layout.table.shape[1]
     rows = of_q - of_k + layout.code_offset
     # The class token has no place: its three kinds of pairs have rows of their own at the end.
@@ -67,11 +70,11 @@ def bias_rows(layout: Layout) -> Int32[Tensor, "#b nq nk"]:
     return torch.where((of_q < 0) & (of_k < 0), num_rows - 1, rows)
 
 
-def dense_bias(layout: Layout) -> Float[Tensor, "#b h nq nk"] | None:
+def dense_bias(layout: Layout, q: Tensor, k: Tensor) -> Float[Tensor, "#b h nq nk"] | None:
     """The bias of every pair, or None without a table."""
     if layout.table is None:
         return None
-    rows = bias_rows(layout)
+    rows = bias_rows(layout, q.shape[:-2].numel(), k.shape[:-2].numel())
     picked = layout.table.index_select(1, rows.flatten())
     return picked.unflatten(1, rows.shape).transpose(0, 1)
 
@@ -94,7 +97,7 @@ def by_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     key, value = (_as_batch(x, layout.cu_k, layout.num_samples, layout.max_k) for x in (k, v))
     mask = None
     if not layout.plain:
-        allowed, bias = allowed_pairs(layout), dense_bias(layout)
+        allowed, bias = allowed_pairs(layout), dense_bias(layout, q, k)
         bias = None if bias is None else bias.to(q.dtype)
         mask = (
             allowed if bias is None else bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
@@ -109,7 +112,7 @@ def by_definition(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> tuple[Tens
     query = _as_batch(q, layout.cu_q, layout.num_samples, layout.max_q).to(inner)
     key, value = (_as_batch(x, layout.cu_k, layout.num_samples, layout.max_k).to(inner) for x in (k, v))
     scores = query @ key.transpose(2, 3) * layout.scale
-    bias, allowed = dense_bias(layout), allowed_pairs(layout)
+    bias, allowed = dense_bias(layout, q, k), allowed_pairs(layout)
     scores = scores if bias is None else scores + bias
     scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
     # A row without any key has no maximum and no sum; it yields zeros and no gradient.

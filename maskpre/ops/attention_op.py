@@ -61,8 +61,9 @@ def _backward_qkv(grad: Tensor, qkv: Tensor, out: Tensor, lse: Tensor, *given: A
 
     q, k, v = _rows(qkv).unbind(1)
     grads = torch.empty_like(qkv, memory_format=torch.contiguous_format)
+    dq, dk, dv = grads.unbind(1)
     *_, d_table = launch.backward(
-        _rows(grad), q, k, v, out, lse, **dict(zip(_NAMES, given, strict=True)), grads=grads.unbind(1)
+        _rows(grad), q, k, v, out, lse, **dict(zip(_NAMES, given, strict=True)), grads=(dq, dk, dv)
     )
     return grads, _no_table(qkv) if d_table is None else d_table
 

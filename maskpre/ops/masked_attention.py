@@ -224,9 +224,9 @@ def masked_attention(
     (b + 1 entries, from 0 to t) and `max_q` and `max_k` bound their lengths; without `cu_*` all samples have
     exactly `max_*` tokens. A query sees a key if their groups are equal and not negative (one entry per
     token, (b, n) or (t,)). `bias_table` has a row r = code_q - code_k + code_offset for every pair; codes are
-    one per token, or one per place in a sample and the same in all. A negative code is a class token, whose
-    pairs have the last rows: R - 3 (it asks), R - 2 (it is asked), R - 1 (both). The table stays float32.
-    `scale` is 1 / sqrt(d) by default.
+    one per token, or else one per place in a sample and the same in all. A negative code is a class token,
+    whose pairs have the last rows: R - 3 (it asks), R - 2 (it is asked), R - 1 (both). The table stays
+    float32. `scale` is 1 / sqrt(d) by default.
 
     Queries that see no key give 0 and no gradient. With `return_lse` also the log of the softmax's
     denominator, (h, t) in float32 (-inf for those queries), which carries no gradient. `backend` forces an

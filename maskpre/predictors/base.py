@@ -11,23 +11,28 @@ from maskpre.types import OUTPUT, Encoded, Located, MaskPlan, Step, Taps, gather
 
 def at_region(encoded: Located, plan: MaskPlan | None, region: str) -> Located:
     """The encoded tokens of the region's cells; all that there are where some, or none, were hidden."""
+    if plan is None or encoded.ids is not None:
+        return encoded
     cells, _ = split_region(region)
-    chosen = None if plan is None or encoded.ids is not None else plan.ids(cells, encoded.grid)
+    chosen = plan.ids(cells, encoded.grid)
     if chosen is None:
         return encoded
-    return Located(gather_tokens(encoded.tokens, chosen), encoded.grid, chosen, cells, encoded.prefix)
+    tokens, lengths = gather_tokens(encoded.tokens, chosen), plan.num_ids(cells, encoded.grid)
+    return Located(tokens, encoded.grid, chosen, cells, encoded.prefix, lengths)
 
 
 class Predictor(nn.Module, ABC):
     """Turns the tokens of one pass into `out_dim` values per cell of the region the losses read.
 
     `fills_hidden` says whether it can predict where the encoder dropped the token, `predicts_class` whether
-    it predicts for the class token too. `input_of` names the predictor whose `prepare`d input it is given
+    it predicts for the class token too, `takes_ragged` whether it can run where samples differ in the number
+    of visible cells. `input_of` names the predictor whose `prepare`d input it is given
     instead of the encoder's tokens; `taps` is what it reads of the pass.
     """
 
     fills_hidden: ClassVar[bool]
     predicts_class: ClassVar[bool] = False
+    takes_ragged: bool = False
     input_of: str | None = None
     taps: Taps = OUTPUT
 

@@ -47,6 +47,7 @@ class DynamicAlignment(Predictor):
 
     fills_hidden: ClassVar[bool] = False
     predicts_class: ClassVar[bool] = True
+    takes_ragged = True
 
     def __init__(
         self,
@@ -84,12 +85,14 @@ class DynamicAlignment(Predictor):
         _, with_class = split_region(self.region)
         split, values = encoded.num_prefix_tokens, []
         for mixed, head in zip(self._mixed(encoded), self.heads.values(), strict=True):
-            whole = Located(mixed[:, split:], encoded.grid, encoded.ids, encoded.covers, mixed[:, :split])
+            whole = Located(
+                mixed[:, split:], encoded.grid, encoded.ids, encoded.covers, mixed[:, :split], encoded.lengths
+            )
             chosen = at_region(whole, plan, self.region)
             values.append(head(chosen.with_class() if with_class else chosen.tokens))
         joined = torch.cat(values, dim=2)
         prefix, tokens = (joined[:, :1], joined[:, 1:]) if with_class else (None, joined)
-        return Located(tokens, chosen.grid, chosen.ids, chosen.covers, prefix)
+        return Located(tokens, chosen.grid, chosen.ids, chosen.covers, prefix, chosen.lengths)
 
 
 def _mixing(fusion: Fusion, teacher: int, student: int) -> Float[Tensor, "t s"]:

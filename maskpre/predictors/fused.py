@@ -47,6 +47,7 @@ class FusedPredictor(Predictor):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         init_mae(self)
         self.predictor = predictor(encoder=encoder, out_dim=out_dim, region=region)
+        self.takes_ragged = self.predictor.takes_ragged
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See `Predictor.set_grad_checkpointing`."""

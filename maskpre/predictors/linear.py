@@ -18,6 +18,7 @@ class LinearPredictor(Predictor):
 
     fills_hidden: ClassVar[bool] = False
     predicts_class: ClassVar[bool] = True
+    takes_ragged = True
 
     def __init__(self, *, encoder: EncoderSpec, out_dim: int, region: str) -> None:
         super().__init__(encoder=encoder, out_dim=out_dim, region=region)
@@ -29,4 +30,4 @@ class LinearPredictor(Predictor):
         _, with_class = split_region(self.region)
         values = self.pred(chosen.with_class() if with_class else chosen.tokens)
         prefix, tokens = (values[:, :1], values[:, 1:]) if with_class else (None, values)
-        return Located(tokens, chosen.grid, chosen.ids, chosen.covers, prefix)
+        return Located(tokens, chosen.grid, chosen.ids, chosen.covers, prefix, chosen.lengths)

@@ -1,6 +1,6 @@
 """MAE's transformer decoder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -11,8 +11,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
+from maskpre.encoders.attend import ALL
 from maskpre.encoders.base import EncoderSpec
-from maskpre.encoders.blocks import ALL, Scales, run_block, run_blocks
+from maskpre.encoders.blocks import Scales, run_block, run_blocks
 from maskpre.encoders.create import check_heads
 from maskpre.encoders.init import init_mae
 from maskpre.encoders.plain import PlainBlock
@@ -34,7 +35,8 @@ class MAEDecoder(Predictor):
 
     Tokens are decoded in the order [prefix, visible, hidden] instead of raster order: attention doesn't mind,
     no unshuffling copy is made, and what the loss reads is one contiguous piece. Only that piece leaves the
-    last block and is projected.
+    last block and is projected. Where samples differ in the number of visible cells, that piece has no common
+    place, and cells are decoded in raster order.
     `position` is the fixed table: "sincos" is MAE's, "sincos_row_first" ColorMAE's. With `input_of` it
     decodes what another decoder of the same width prepared, and has no embedding, mask token and table of
     its own. Every value is the mean of `outputs_per_value` outputs of the last layer (HPM's loss predictor
@@ -42,6 +44,7 @@ class MAEDecoder(Predictor):
     """
 
     fills_hidden: ClassVar[bool] = True
+    takes_ragged = True
 
     def __init__(
         self,
@@ -92,7 +95,9 @@ class MAEDecoder(Predictor):
         blank = None if self.mask_token is None else self.mask_token[0] + table
         # The prefix has no place in the grid: its position is zero in the official table.
         prefix, cells = tokens[:, : self.prefix], tokens[:, self.prefix :] + positions
-        return DecoderInput(cells, self.grid, encoded.ids, prefix=prefix, blank=blank)
+        return DecoderInput(
+            cells, self.grid, encoded.ids, prefix=prefix, lengths=encoded.lengths, blank=blank
+        )
 
     def _run_first(
         self,
@@ -141,15 +146,19 @@ class MAEDecoder(Predictor):
     def forward(self, encoded: Encoded, plan: MaskPlan | None, step: Step) -> Located:
         """Decode every cell, project those of the region."""
         given = encoded if isinstance(encoded, DecoderInput) else self.prepare(encoded)
-        ids: Tensor | None
-        if plan is None or given.ids is None:
-            ids = None if plan is None else plan.ids(self.region, self.grid)
-            x = self._decode(given, None, slice(self.prefix, None))
-            x = x if ids is None else gather_tokens(x, ids)
-        else:
+        ids: Tensor | None = None
+        lengths = None
+        if plan is not None and given.ids is not None and given.lengths is None:
             ids, read = self._region(given.ids, plan)
             x = self._decode(given, plan.hide, read)
-        return Located(self._values(x), self.grid, ids, None if ids is None else self.region)
+        else:
+            if plan is not None:
+                given = given if given.ids is None else _fill_in(given, plan)
+                ids, lengths = plan.ids(self.region, self.grid), plan.num_ids(self.region, self.grid)
+            x = self._decode(given, None, slice(self.prefix, None))
+            x = x if ids is None else gather_tokens(x, ids)
+        covers = None if ids is None else self.region
+        return Located(self._values(x), self.grid, ids, covers, lengths=lengths)
 
     def _region(self, seen: Tensor, plan: MaskPlan) -> tuple[Tensor, slice]:
         """The ids of the region's cells and where they lie in the sequence."""
@@ -159,6 +168,16 @@ class MAEDecoder(Predictor):
         if self.region == "visible":
             return seen, slice(self.prefix, first_hidden)
         return torch.cat([seen, plan.hide], dim=1), slice(self.prefix, None)
+
+
+def _fill_in(given: DecoderInput, plan: MaskPlan) -> DecoderInput:
+    """All cells in raster order, hidden ones blank."""
+    assert given.ids is not None
+    assert given.blank is not None
+    cells = given.tokens.new_zeros(*plan.mask.shape, given.tokens.shape[2])
+    cells = cells.scatter(1, given.ids[..., None].expand_as(given.tokens), given.tokens)
+    cells = torch.where(plan.mask[..., None], given.blank.to(cells.dtype), cells)
+    return replace(given, tokens=cells, ids=None, lengths=None)
 
 
 def _table(grid: Grid, width: int, position: str) -> Float[Tensor, "1 l d"]:

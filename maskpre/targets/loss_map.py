@@ -19,4 +19,4 @@ class LossMapTarget(Target):
     def forward(self, step: Step) -> Located:
         """The map, at the tokens where the objective had predictions."""
         found = step.loss_maps[self.loss_of]
-        return Located(found.tokens.detach(), found.grid, found.ids, found.covers)
+        return Located(found.tokens.detach(), found.grid, found.ids, found.covers, lengths=found.lengths)

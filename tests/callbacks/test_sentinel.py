@@ -1,17 +1,23 @@
 """A run that goes bad stops, says why, and can be examined."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from maskpre.build import build_model
 from maskpre.callbacks.sentinel import NonFiniteGuard, NonFiniteLossError
 from maskpre.checkpoints.read import read_torch
 from maskpre.config import compose
+from maskpre.encoders import attend as attend_module
 from maskpre.losses.base import LossTerm
 from maskpre.losses.mse import MeanSquaredError
+from maskpre.ops.masked_attention import Backend, masked_attention_qkv
 from maskpre.replay import main as replay
+from maskpre.replay import replay as replay_step
 from maskpre.run_folder import RunFolder, open_run_folder
 from maskpre.training import Training, build_training
 
@@ -74,6 +80,30 @@ def test_replay_names_what_went_wrong_first(
     torch.save(content, dump)
     assert replay([str(dump)]) == 1
     assert "first thing not finite: the weights predictors.main.pred.weight" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("attention", ["reference", "triton"])
+def test_replay_attends_as_the_run_did(
+    tiny_mae: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attention: Backend
+) -> None:
+    # Packed samples can only run where blocks are run by their parts.
+    chosen = [*tiny_mae, f"attention={attention}", "masking=variable_ratio"]
+    cfg = compose([*chosen, f"run_dir={tmp_path}"])
+    batch = {"image": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "index": torch.tensor([0, 1])}
+    batch |= {"epoch": torch.zeros(2).long(), "label": torch.full((2,), -1)}
+    dump = {"batch": batch, "keys": ["a", "b"], "seed": 0, "progress": 0.0}
+    dump |= {"state_dict": build_model(cfg).state_dict(), "config": OmegaConf.to_container(cfg, resolve=True)}
+    torch.save(dump, tmp_path / "dump.pt")
+    seen: list[Backend] = []
+
+    def attend(*given: Any, backend: Backend = "auto", **named: Any) -> Tensor:
+        seen.append(backend)
+        return masked_attention_qkv(*given, **named)
+
+    monkeypatch.setattr(attend_module, "masked_attention_qkv", attend)
+    _, culprit = replay_step(tmp_path / "dump.pt")
+    assert culprit is None
+    assert set(seen) == {attention}
 
 
 def test_a_file_that_is_no_dump_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

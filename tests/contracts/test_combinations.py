@@ -41,6 +41,13 @@ REASONS = {
     "the encoder's hidden layers are 1 to 0": lambda names, hidden: (
         names["predictor"] == "fused" and names["encoder"] != "vit"
     ),
+    "numbers of cells visible in pass 'student', but": lambda names, hidden: (
+        names["masking"] == "variable_ratio"
+        and (
+            names["encoder"] in ("conv_vit", *CONVNETS)
+            or (names["encoder"], hidden) == ("simmim_vit", "drop")
+        )
+    ),
 }
 # The small teacher has 8 x 8 cells.
 ON_TEACHERS_CELLS = ("vit", "simmim_vit", "conv_vit")

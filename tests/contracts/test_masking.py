@@ -94,10 +94,27 @@ def check_plan(plan, grid, *, samples):
     assert plan.keep.dtype == plan.hide.dtype == torch.int64
     assert plan.mask.shape == (samples, grid.num_cells)
     assert 0 < plan.hide.shape[1] < grid.num_cells
+    if plan.lengths is not None:
+        check_ragged(plan, grid, samples=samples)
+        return
     every = torch.cat([plan.keep, plan.hide], dim=1).sort(dim=1).values
     assert torch.equal(every, torch.arange(grid.num_cells).expand(samples, -1))
     assert plan.mask.gather(1, plan.hide).all()
     assert not plan.mask.gather(1, plan.keep).any()
+
+
+def check_ragged(plan, grid, *, samples):
+    """Rows begin with the cells they name, and go on with cells of the other kind, each cell once."""
+    assert plan.lengths.shape == (samples,)
+    assert (plan.lengths > 0).all()
+    assert (plan.lengths < grid.num_cells).all()
+    assert torch.equal(plan.lengths, (~plan.mask).sum(dim=1))
+    for ids, hidden, region in ((plan.keep, False, "visible"), (plan.hide, True, "masked")):
+        lengths = plan.num_ids(region, grid)
+        counted = torch.arange(ids.shape[1]) < lengths[:, None]
+        assert torch.equal(plan.mask.gather(1, ids) == hidden, counted)
+        assert all(len(row.unique()) == ids.shape[1] for row in ids)
+        assert torch.equal(counted.sum(dim=1), (plan.mask == hidden).sum(dim=1))
 
 
 @pytest.fixture(params=CONFIGS)
@@ -122,11 +139,17 @@ def test_plans_are_whole_for_every_batch_size(name, grid, samples):
 
 
 def test_counts_depend_on_no_sample_epoch_or_progress(name, grid):
-    counts = {
-        plan_of(name, grid, index=INDEX[start:], epoch=epoch, progress=progress).keep.shape[1]
+    """Those of ragged plans do, but their bounds don't."""
+    plans = [
+        plan_of(name, grid, index=INDEX[start:], epoch=epoch, progress=progress)
         for start, epoch, progress in [(0, 0, 0.0), (2, 1, 0.5), (4, 7, 1.0)]
-    }
-    assert len(counts) == 1
+    ]
+    assert len({(plan.keep.shape[1], plan.hide.shape[1]) for plan in plans}) == 1
+    lengths = [plan.lengths for plan in plans]
+    if build(name, grid).ragged:
+        assert len(torch.cat(lengths).unique()) > 1
+    else:
+        assert lengths == [None] * len(plans)
 
 
 @pytest.mark.parametrize("name", RATIO_CONFIGS)

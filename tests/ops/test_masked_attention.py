@@ -56,6 +56,22 @@ def test_batched_tokens_are_packed_ones() -> None:
     torch.testing.assert_close(batched.flatten(0, 1), packed)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "reference", "triton"])
+def test_as_many_codes_as_tokens_are_one_per_token(backend: Any) -> None:
+    if backend == "triton":
+        pytest.importorskip("triton", reason="the kernels need Triton")
+    # Here the longest sample may have as many tokens as there are in all.
+    qkv, table = torch.randn(8, 3, 2, 16, dtype=torch.float64), torch.randn(2, 15, dtype=torch.float64)
+    cu, code = torch.tensor([0, 3, 8], dtype=torch.int32), torch.randperm(8).int()
+    options: dict[str, Any] = {"bias_table": table, "code_offset": 7, "backend": backend}
+    found = masked_attention_qkv(qkv, cu=cu, max_n=8, code=code, **options)
+    alone = [
+        masked_attention_qkv(qkv[first:last], max_n=last - first, code=code[first:last], **options)
+        for first, last in ((0, 3), (3, 8))
+    ]
+    torch.testing.assert_close(found, torch.cat(alone))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_reference_computes_in_float32(dtype: torch.dtype) -> None:
     q = torch.randn(2, 5, 2, 16)
