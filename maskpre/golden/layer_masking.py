@@ -90,6 +90,7 @@ def _units(case: Case) -> Replay:
     for name, layer in layers.items():
         run = execution.window if name.endswith("pool") else _pointwise(execution)
         feature = run(layer, execution.enter(x))
+        assert feature.seen is not None
         tensors |= {name: feature.data, f"{name}/mask": feature.seen.to(torch.uint8)}
     return Replay(loss=loss, tensors={**tensors, "gap": execution.squeeze(execution.enter(x))})
 
@@ -115,7 +116,7 @@ def _convolved(case: Case, name: str, sizes: Mapping[str, Any], border: Border) 
     return {"": feature.data, "/mask": feature.seen.to(torch.uint8), "/grad_features": gradient}
 
 
-class _BottleneckNet(ResNet):
+class _BottleneckNet(ResNet):  # type: ignore[misc]
     """torchvision's ResNet, in any width."""
 
     def __init__(self, s: NetSettings) -> None:

@@ -29,8 +29,11 @@ class Densify(nn.Module):
 
     def __init__(self, *, spec: MapSpec, width: int, coarsest: bool, norm: Norm) -> None:
         super().__init__()
-        norms = {"batch": nn.BatchNorm2d, "layer": lambda channels: LayerNorm2d(channels, eps=1e-6)}
-        self.norm = norms[norm](spec.channels) if norm in norms else nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        if norm == "batch":
+            self.norm = nn.BatchNorm2d(spec.channels)
+        elif norm == "layer":
+            self.norm = LayerNorm2d(spec.channels, eps=1e-6)
         self.mask_token = nn.Parameter(torch.empty(1, spec.channels, 1, 1))
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         if coarsest and spec.channels == width:

@@ -9,7 +9,8 @@ from maskpre.errors import ConfigError
 from maskpre.ops.noise import KeyedNoise
 
 SIZES = ["encoder.embed_dim=16", "encoder.depth=3", "encoder.num_heads=2"]
-TEACHER = ["teacher.embed_dim=16", "teacher.depth=3", "teacher.num_heads=2", "target.layers=top2"]
+UNMADE = "teacher.weights=null"
+TEACHER = [UNMADE, "teacher.embed_dim=16", "teacher.depth=3", "teacher.num_heads=2", "target.layers=top2"]
 
 
 def model_of(*overrides):
@@ -72,7 +73,8 @@ REFUSED = {
 @pytest.mark.parametrize(("overrides", "message"), REFUSED.items())
 def test_what_cannot_go_together_is_told_before_training(overrides, message) -> None:
     chosen = overrides.split()
-    teacher = [] if any(one.startswith("teacher=") for one in chosen) else TEACHER
+    replaced = {one.partition("=")[0] for one in chosen}
+    teacher = [one for one in TEACHER if one.partition(".")[0] not in replaced]
     with pytest.raises(ConfigError) as caught:
         compose(["experiment=maskalign", *SIZES, *teacher, *chosen])
     assert any(part in str(caught.value) for part in message.split("|"))
@@ -81,7 +83,7 @@ def test_what_cannot_go_together_is_told_before_training(overrides, message) -> 
 def test_a_convnet_gives_no_attention() -> None:
     sizes = [f"teacher.{key}=null" for key in ("patch_size", "embed_dim", "depth", "num_heads")]
     with pytest.raises(ConfigError, match="has no class token whose attention can be read"):
-        compose(["experiment=maskalign", *SIZES, "teacher.name=resnet18", *sizes])
+        compose(["experiment=maskalign", *SIZES, UNMADE, "teacher.name=resnet18", *sizes])
 
 
 def test_colour_masks_go_with_teacher_features_and_attention_with_pixels() -> None:

@@ -15,7 +15,7 @@ from maskpre.golden.pretraining import official_gradients
 from maskpre.ops.noise import GivenNoise
 
 CASE = read_case(Path(__file__).parents[1] / "golden/mae/pretrain_normpix")
-TEACHER = ["teacher.embed_dim=16", "teacher.depth=2", "teacher.num_heads=2"]
+TEACHER = ["teacher.weights=null", "teacher.embed_dim=16", "teacher.depth=2", "teacher.num_heads=2"]
 
 
 def step_of(experiment, *overrides):

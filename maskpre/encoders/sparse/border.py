@@ -88,6 +88,7 @@ class LayerMasking(Execution):
         """See `Execution.point`; what isn't seen is emptied again."""
         if isinstance(layer, UNMASKED):
             return replace(feature, data=layer(feature.data))
+        assert feature.seen is not None
         return replace(feature, data=layer(feature.data * feature.seen) * feature.seen)
 
     def batch(self, layer: nn.Module, feature: SeenFeature) -> SeenFeature:
