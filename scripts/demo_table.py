@@ -116,7 +116,7 @@ def raw_pixels() -> dict[str, float]:
         batches = list(data.eval_loader(split, batch_size=500, limit=limit))
         pixels = torch.cat([inputs.normalize(batch["image"]).flatten(1) for batch in batches])
         splits.append(Features(pixels, torch.cat([batch["label"] for batch in batches])))
-    probes = instantiate(cfg.callbacks.probe.probes)
+    probes = instantiate(cfg.callbacks.probe.probes, _convert_="all")
     return {str(name): 100 * probe(*splits).top1 for name, probe in probes.items()}
 
 

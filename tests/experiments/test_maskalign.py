@@ -64,7 +64,7 @@ REFUSED = {
     "teacher=none": "reads the pass 'teacher', but only student run",
     "teacher=clip teacher.weights=clip.pt": "teacher: clip.pt is no file",
     "teacher.name=resnet18 teacher.patch_size=null": "teacher: timm can't build 'resnet18'",
-    "target=pixels": "predicts hidden layers of another network, and the target is none",
+    "target=pixels": "target.layers: PixelTarget has no 'layers'",
     "encoder.class_token=false": "counts the class token|has no class token",
     "target.layers=top9": "target: layers='top9' names none or others than the layers 1 to 3",
 }
