@@ -129,7 +129,10 @@ def test_unknown_systems_and_kinds(tmp_path: Path, capsys: pytest.CaptureFixture
     record = json.loads((folder / "case.json").read_text())
     (folder / "case.json").write_text(json.dumps({**record, "system": "dino"}))
     assert verify.main([str(folder)]) == 2
-    assert "system 'dino' is unknown; known are colormae, mae, simmim" in capsys.readouterr().err
+    assert (
+        "system 'dino' is unknown; known are colormae, hpm, layer_masking, mae, maskalign"
+        in capsys.readouterr().err
+    )
     (folder / "case.json").write_text(json.dumps({**record, "hyperparameters": {"x": 1}}))
     assert verify.main([str(folder)]) == 2
     assert "no kind of mae case fits" in capsys.readouterr().err

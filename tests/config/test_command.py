@@ -1,6 +1,7 @@
 """Command lines: what they print, how they end, what they leave behind."""
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -141,7 +142,9 @@ def test_help_lists_choices_keys_and_examples(run) -> None:
     ended = run("--help")
     assert ended.code == 0
     assert ended.out.startswith("Show two values.\n\npython -m maskpre.train [GROUP=CHOICE ...]")
-    assert "\n  masking\n    blocks  Random square units larger than a cell\n" in ended.out
+    assert re.search(
+        r"\n  masking\n(    .*\n)*    blocks +Random square units larger than a cell\n", ended.out
+    )
     assert "experiment=mae data=folder data.root=PICTURES" in ended.out
     assert "\n# Length of the run: epochs, unless max_steps" in ended.out
     assert "\nseed: 0\n" in ended.out

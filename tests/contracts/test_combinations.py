@@ -32,8 +32,12 @@ REASONS = {
     "reads feature maps of several strides, and the encoder gives none": lambda names, hidden: (
         names["predictor"] == "unet_decoder" and names["encoder"] not in CONVNETS
     ),
+    "1 values per cell of .* are no picture": lambda names, hidden: (
+        names["predictor"] == "unet_decoder" and names["masking"] == "hard_patches"
+    ),
     "predicts hidden layers of another network": lambda names, hidden: (
-        names["predictor"] == "dynamic_alignment" and names["target"] != "features"
+        names["predictor"] == "dynamic_alignment"
+        and (names["target"] != "features" or names["masking"] == "hard_patches")
     ),
     "mixes hidden layers, which the encoder doesn't give": lambda names, hidden: (
         names["predictor"] == "dynamic_alignment" and names["encoder"] != "vit"
