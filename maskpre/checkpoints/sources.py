@@ -191,11 +191,12 @@ def _file(path: Path, *, teacher: bool = False) -> Source:
         raise UserError(f"{path} holds a {type(content).__name__}, no weights")
     config = content.get("config")
     if isinstance(config, Mapping) and "encoder" in config and "state_dict" in content:
+        student: Any = content["state_dict"]
         if teacher:
-            return OwnSource(state=_own_average(content["state_dict"], path), config=config, kind=TEACHER)
+            return OwnSource(state=_own_average(student, path), config=config, kind=TEACHER)
         averaged = content.get("ema")
         kind = "checkpoint" if averaged is None else "checkpoint, averaged weights"
-        return OwnSource(state=dict(averaged or content["state_dict"]), config=config, kind=kind)
+        return OwnSource(state=dict(averaged or student), config=config, kind=kind)
     state = _tensors(_official_average(content, path) if teacher else content, path)
     layout = recognise(state)
     if layout is None:
