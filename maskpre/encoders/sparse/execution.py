@@ -73,4 +73,4 @@ class Execution(ABC):
 
     def squeeze(self, feature: Any) -> Float[Tensor, "b c 1 1"]:
         """One average per sample and channel; only of executions that know `Kind.SQUEEZE`."""
-        raise NotImplementedError(f"{type(self).__name__} averages over no picture")
+        raise TypeError(f"{type(self).__name__} averages over no picture; see `Program.check`")
