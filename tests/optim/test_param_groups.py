@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,60 @@ def test_convvit_is_decayed_by_the_layers_of_its_transformer():
     ]
     scales = layer_decay_table(names, decay=0.65)
     assert list(scales.values()) == [0.65**n for n in (12, 12, 12, 12, 12, 11, 1, 0, 0)]
+
+
+RESNETS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+# Ids of the blocks of the second and third stage, as SparK's fine-tuning groups them, and that of the fourth.
+RESNET_IDS = {
+    "resnet50": ([2, 2, 3, 3], [4, 4, 4, 5, 5, 5], 6),
+    "resnet101": ([2, 2, 3, 3], [4 + block // 3 for block in range(23)], 12),
+    "resnet152": ([2] * 4 + [3] * 4, [4 + block // 4 for block in range(36)], 13),
+}
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_resnets_are_decayed_by_groups_of_blocks(name):
+    with torch.device("meta"):
+        net = timm.create_model(name, num_classes=3)
+    second, third, last = RESNET_IDS[name]
+    scales = layer_decay_table(dict(net.named_parameters()), decay=0.5)
+
+    def ids(stage, blocks):
+        prefixes = [f"layer{stage}.{block}." for block in range(blocks)]
+        return [
+            {last + 1 + math.log2(scales[key]) for key in scales if key.startswith(prefix)}
+            for prefix in prefixes
+        ]
+
+    assert scales["conv1.weight"] == scales["bn1.bias"] == 0.5 ** (last + 1)
+    assert [ids(1, 3), ids(4, 3)] == [[{1}] * 3, [{last}] * 3]
+    assert [ids(2, len(second)), ids(3, len(third))] == [[{i} for i in second], [{i} for i in third]]
+    assert scales["fc.weight"] == scales["fc.bias"] == 1
+
+
+@pytest.mark.parametrize(("name", "last"), [("convnext_tiny", 6), ("convnext_small", 12)])
+def test_convnexts_are_decayed_by_three_blocks_of_the_third_stage(name, last):
+    with torch.device("meta"):
+        net = timm.create_model(name, num_classes=3)
+    scales = layer_decay_table(dict(net.named_parameters()), decay=0.5)
+    ids = {key: last + 1 + math.log2(scale) for key, scale in scales.items()}
+    assert {ids[key] for key in ids if key.startswith("stem.")} == {0}
+    assert {ids[key] for key in ids if key.startswith("stages.0.")} == {1}
+    assert {ids[key] for key in ids if key.startswith("stages.1.")} == {2}
+    assert ids["stages.2.downsample.1.weight"] == 3
+    blocks = {key: int(key.split(".")[3]) for key in ids if key.startswith("stages.2.blocks.")}
+    assert {ids[key] - 3 - block // 3 for key, block in blocks.items()} == {0}
+    assert {ids[key] for key in ids if key.startswith("stages.3.")} == {last}
+    assert {ids[key] for key in ids if key.startswith("head.")} == {last + 1}
+
+
+def test_sparks_layer_scales_and_tokens_do_not_decay():
+    policy, matrix = DECAY_POLICIES["spark"], torch.zeros(1, 4, 1, 1)
+    assert not any(
+        policy.decays(name, matrix)
+        for name in ("stages.0.blocks.0.gamma", "densify.0.mask_token", "conv.bias")
+    )
+    assert policy.decays("layer1.0.conv1.weight", matrix)
 
 
 def test_swin_scales_agree_between_timm_and_official_names():

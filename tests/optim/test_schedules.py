@@ -9,6 +9,9 @@ from timm.scheduler import CosineLRScheduler
 from maskpre.errors import UserError
 from maskpre.optim import (
     ChainedCosine,
+    CosineDecay,
+    Curves,
+    FlooredCosine,
     LrRun,
     MultiStep,
     OverlappingCosine,
@@ -79,6 +82,50 @@ def test_multi_step_drops_at_its_milestone_one_step_late():
     assert curve(0) == curve(1) == pytest.approx(2e-6)
     assert curve(70) == pytest.approx(1e-3)
     assert curve(71) == pytest.approx(1e-4)
+
+
+def test_floored_cosine_starts_and_ends_at_its_shares_of_the_peak():
+    curve = FlooredCosine(warmup_epochs=2).bind(run())
+    assert [curve(0), curve(10), curve(20)] == pytest.approx([5e-6, 5.025e-4, 1e-3], rel=1e-12)
+    half = 20 + 79 / 2
+    assert (curve(math.floor(half)) + curve(math.ceil(half))) / 2 == pytest.approx(1.001e-3 / 2, rel=1e-6)
+    assert [curve(99), curve(150)] == pytest.approx([1e-6, 1e-6])
+    assert curve(30, 0.25) == 0.25 * curve(30)
+
+
+def test_cosine_decay_rises_along_half_a_cosine_of_all_steps():
+    decay = CosineDecay(end=0.2).bind(run(total_steps=101), start=0.04)
+    assert [decay(0), decay(50), decay(100)] == pytest.approx([0.04, 0.12, 0.2])
+    assert decay(25) == pytest.approx(0.04 + 0.16 * 0.5 * (1 - math.cos(math.pi / 4)))
+    with pytest.raises(UserError, match=r"the weight decay at the end \(-0.1\) must be at least 0"):
+        CosineDecay(end=-0.1)
+
+
+def test_the_decay_moves_in_groups_that_decay_and_goes_on_after_a_resume():
+    def optimizer():
+        heavy, light = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+        groups = [{"params": [heavy], "weight_decay": 0.04}, {"params": [light], "weight_decay": 0.0}]
+        return torch.optim.SGD(groups, lr=1e-3)
+
+    curves = Curves(
+        lr=FlooredCosine(warmup_epochs=2).bind(run()),
+        weight_decay=CosineDecay(end=0.2).bind(run(), start=0.04),
+    )
+    first = optimizer()
+    scheduler = lambda_lr(first, curves)
+    for step in range(30):
+        assert first.param_groups[0]["lr"] == pytest.approx(curves(step))
+        decays = [group["weight_decay"] for group in first.param_groups]
+        assert decays == pytest.approx([curves.weight_decay(step), 0.0])
+        first.step()
+        scheduler.step()
+    second = optimizer()
+    resumed = lambda_lr(second, curves)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    second.step()
+    resumed.step()
+    assert second.param_groups[0]["weight_decay"] == pytest.approx(curves.weight_decay(31))
 
 
 def test_a_warmup_that_outlasts_the_run_is_refused():
