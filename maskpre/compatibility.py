@@ -69,6 +69,7 @@ def unlike_pictures(
     for name, target in targets.items():
         yield from _unlike_views(f"targets.{name}", target, inputs)
     for name, objective in objectives.items():
+        yield from _without_clusters(f"objectives.{name}.loss", objective, targets[objective.target])
         channels = sum(targets[objective.target].reads.values())
         if objective.loss.in_chans not in (None, channels):
             yield Problem(
@@ -76,6 +77,15 @@ def unlike_pictures(
                 f"counts {objective.loss.in_chans} channels per pixel, target {objective.target!r} has "
                 f"{channels}",
             )
+
+
+def _without_clusters(path: str, objective: Objective, target: Target) -> Iterator[Problem]:
+    if objective.loss.of_scores and target.loss is None:
+        yield Problem(
+            path,
+            f"{type(objective.loss).__name__} compares scores with clusters, which target "
+            f"{objective.target!r} ({type(target).__name__}) doesn't give; use target=clusters",
+        )
 
 
 def unfit_for_ragged(

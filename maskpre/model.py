@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from maskpre.encoders.base import Encoder
 from maskpre.masking.base import Masking
-from maskpre.objectives import Objective
+from maskpre.objectives import Objective, Outcome
 from maskpre.passes import Network, Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
@@ -69,7 +69,8 @@ class MaskedModel(nn.Module):
         for name, run in self.passes.items():
             run(name, step, networks=self.networks, maskings=self.maskings, taps=self.taps[name])
         for name, objective in self.objectives.items():
-            step.losses[name], step.loss_maps[name] = objective(step, self.targets[objective.target])
+            outcome: Outcome = objective(step, self.targets[objective.target])
+            step.losses[name], step.loss_maps[name], step.metrics[name] = outcome
         weighted = [self.objectives[name].weight * loss for name, loss in step.losses.items()]
         step.total = torch.stack(weighted).sum()
         return step
@@ -78,3 +79,5 @@ class MaskedModel(nn.Module):
         """What follows an optimiser step, before which the share `progress` of the training was done."""
         for average in self.averages.values():
             average.update(self.student, progress)
+        for target in self.targets.values():
+            target.after_step()

@@ -1,5 +1,8 @@
 """A prediction held against a target on a region."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,11 +23,14 @@ from maskpre.types import (
 )
 
 
-def region_weight(plan: MaskPlan, region: str, prediction: Located) -> Float[Tensor, "b n #k"] | None:
+def region_weight(
+    plan: MaskPlan, region: str, prediction: Located, *, by_cell: bool = False
+) -> Float[Tensor, "b n #k"] | None:
     """How much each predicted token, or each of its values, belongs to a region; None if all do fully.
 
     Where the plan's units are finer than the predicted cells, the weight is per pixel of the cell, in the
-    order (row, column, channel). Raises ValueError if the values can't be pixels then.
+    order (row, column, channel), or `by_cell` their mean. Raises ValueError if the values can't be pixels
+    then.
     """
     counted = prediction.counted
     counted = None if counted is None else counted[..., None].to(prediction.tokens.dtype)
@@ -32,18 +38,20 @@ def region_weight(plan: MaskPlan, region: str, prediction: Located) -> Float[Ten
         return counted
     weight = plan.region(region)
     same = prediction.grid == plan.grid
-    weight = weight[..., None] if same else _cell_weight(weight, plan, prediction)
+    weight = weight[..., None] if same else _cell_weight(weight, plan, prediction, by_cell=by_cell)
     weight = weight.to(prediction.tokens.dtype)
     weight = weight if prediction.ids is None else gather_tokens(weight, prediction.ids)
     return weight if counted is None else weight * counted
 
 
-def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located) -> Tensor:
+def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located, *, by_cell: bool) -> Tensor:
     grid, values = prediction.grid, prediction.tokens.shape[-1]
     if plan.settles(grid):
         return split_cells(weight, plan.grid, grid)[:, :, :1]
     pixels = Grid.over(grid.input_size, (1,) * len(grid.shape))
     per_pixel = split_cells(refine(weight, plan.grid, pixels), pixels, grid)
+    if by_cell:
+        return per_pixel.to(prediction.tokens.dtype).mean(dim=-1, keepdim=True)
     if values % per_pixel.shape[-1]:
         raise ValueError(
             f"hidden units of {plan.unit.stride} pixels cut predicted cells of {grid.stride}, and {values} "
@@ -60,11 +68,20 @@ def _expand(weight: Tensor | None, value_weights: Tensor | None, prediction: Ten
     return values if weight is None else weight * values
 
 
+class Outcome(NamedTuple):
+    """The unweighted loss, its map per token, and what else the loss measured."""
+
+    value: Tensor
+    per_token: Located
+    metrics: Mapping[str, Tensor]
+
+
 class Objective(nn.Module):
     """A loss between what `predictor` says and a target on `region`, counted `weight` times.
 
     `plan` names the pass in which the predictor ran, and whose plan the region refers to. A region that ends
-    in "+cls" counts the class token like one of its cells.
+    in "+cls" counts the class token like one of its cells. A target that brings a loss is held against the
+    prediction by that one instead.
     """
 
     def __init__(
@@ -81,19 +98,19 @@ class Objective(nn.Module):
         self.predictor, self.target, self.loss = predictor, target, loss
         self.region, self.weight, self.plan = region, weight, plan
 
-    def forward(self, step: Step, target: Target) -> tuple[Tensor, Located]:
-        """The unweighted loss and its map per token."""
+    def forward(self, step: Step, target: Target) -> Outcome:
+        """Compare, and measure."""
         prediction, values = step.predictions[self.plan][self.predictor], target(step)
         cells, with_class = split_region(self.region)
-        weight = region_weight(step.plans[self.plan], cells, prediction)
+        weight = region_weight(step.plans[self.plan], cells, prediction, by_cell=target.by_cell)
         predicted, wanted = prediction.tokens, align(values, like=prediction)
         if with_class:
             assert values.prefix is not None
             predicted, wanted = prediction.with_class(), torch.cat([values.prefix[:, :1], wanted], dim=1)
             weight = None if weight is None else pad(weight, (0, 0, 1, 0), value=1.0)
         weight = _expand(weight, target.value_weights, predicted)
-        term: LossTerm = self.loss(predicted, wanted, weight)
-        per_token = term.per_token[:, 1:] if with_class else term.per_token
-        return term.value, Located(
-            per_token[..., None], prediction.grid, prediction.ids, lengths=prediction.lengths
-        )
+        loss = self.loss if target.loss is None else target.loss
+        term: LossTerm = loss(*target.compare(predicted, wanted), weight)
+        per_token = (term.per_token[:, 1:] if with_class else term.per_token)[..., None]
+        located = Located(per_token, prediction.grid, prediction.ids, lengths=prediction.lengths)
+        return Outcome(term.value, located, term.metrics)

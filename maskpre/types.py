@@ -351,7 +351,8 @@ class Step:
     """Everything one training step has produced so far; passes and objectives fill it in order.
 
     `progress` is the share of the whole training done, in [0, 1]: schedules depend on nothing else.
-    Plans and outputs are kept by pass, predictions by pass and predictor, losses and their maps by objective.
+    Plans and outputs are kept by pass, predictions by pass and predictor; losses, their maps and what
+    else they measured by objective.
     """
 
     batch: dict[str, Tensor]
@@ -363,4 +364,5 @@ class Step:
     predictions: dict[str, dict[str, Located]] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
     loss_maps: dict[str, Located] = field(default_factory=dict)
+    metrics: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     total: Tensor | None = None

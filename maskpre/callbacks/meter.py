@@ -12,13 +12,14 @@ from torch import Tensor
 class Meter(Callback):
     """Measures each optimiser step and logs every `trainer.log_every_n_steps`.
 
-    Logged: each loss term and their sum of the step itself, `lr`, `grad_norm` (before clipping),
-    `images_per_second` and `data_wait` (share of time the loop waits for data) since the last log, and
-    `samples` seen. Values are read from the device only when they are logged.
+    Logged: each loss term and their sum of the step itself, what else losses measure, `lr`, `grad_norm`
+    (before clipping), `images_per_second` and `data_wait` (share of time the loop waits for data) since the
+    last log, and `samples` seen. Values are read from the device only when they are logged.
     """
 
     def __init__(self) -> None:
         self.losses: dict[str, Tensor] = {}
+        self.measured: dict[str, Tensor] = {}
         self.images = 0
         self.waited = self.elapsed = 0.0
         self._mark = time.monotonic()
@@ -68,9 +69,15 @@ class Meter(Callback):
     ) -> None:
         """Count, and log when a logged step is complete."""
         terms = outputs["step"].losses if "step" in outputs else {}
+        found = outputs["step"].metrics if "step" in outputs else {}
         # Lightning hands over the loss as it was differentiated: a share of the accumulated step.
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
         self.losses = {"loss": loss} | {f"loss/{name}": term.detach() for name, term in terms.items()}
+        self.measured = {
+            f"{name}/{what}": value.detach()
+            for name, all_of in found.items()
+            for what, value in all_of.items()
+        }
         self.images += len(batch["index"]) * trainer.world_size
         self._lap()
         due = trainer.global_step % log_period(trainer) == 0
@@ -87,7 +94,8 @@ class Meter(Callback):
     def _log(self, trainer: Trainer) -> None:
         elapsed, waited, images = self._logged
         self._logged = (self.elapsed, self.waited, self.images)
-        metrics = {f"train/{name}": loss.item() for name, loss in self.losses.items()}
+        values = {**self.losses, **self.measured}
+        metrics = {f"train/{name}": value.item() for name, value in values.items()}
         if self._grad_norm is not None:
             metrics["train/grad_norm"] = self._grad_norm.item()
         metrics["train/lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)

@@ -1,6 +1,8 @@
 """What every loss is: a number for the batch and one per token."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -8,10 +10,14 @@ from torch import Tensor, nn
 
 
 class LossTerm(NamedTuple):
-    """The value to minimise, and the map it came from (before weights and reduction)."""
+    """The value to minimise, and the map it came from (before weights and reduction).
+
+    `metrics` are further numbers to be logged, by name.
+    """
 
     value: Float[Tensor, ""]
     per_token: Float[Tensor, "b n"]
+    metrics: Mapping[str, Float[Tensor, ""]] = MappingProxyType({})
 
 
 def region_mean(errors: Float[Tensor, "b n k"], weight: Float[Tensor, "b n #k"] | None) -> LossTerm:
@@ -28,9 +34,11 @@ class Loss(nn.Module, ABC):
     """Compares predictions with targets; the reduction is the published one of the system it is named for.
 
     `in_chans` is the number of channels per pixel where the loss counts pixels, None where it does not.
+    `of_scores` says that it compares scores with clusters, not values.
     """
 
     in_chans: int | None = None
+    of_scores: bool = False
 
     @abstractmethod
     def forward(

@@ -15,15 +15,18 @@ from maskpre.targets.base import Layers, Target
 from maskpre.targets.layers import choose_layers
 from maskpre.types import OUTPUT, Grid, Located, Step, Taps
 
-Normalize = Literal["none", "l2", "whiten", "bn"]
-BATCH_EPS = 1e-6
+Normalize = Literal["none", "l2", "whiten", "bn", "tokens"]
+EPS = 1e-6
 
 
-def normalize_features(values: Float[Tensor, "b n d"], how: Normalize) -> Float[Tensor, "b n d"]:
-    """Features of a whole sequence, class token included, in at least float32.
+def normalize_features(
+    values: Float[Tensor, "b n d"], how: Normalize, *, prefix: int = 0
+) -> Float[Tensor, "b n d"]:
+    """Features of a whole sequence, `prefix` tokens of no cell included, in at least float32.
 
     "l2" gives tokens length 1, "whiten" mean 0 and variance 1 (a layer norm without weights), "bn" takes one
-    mean and one unbiased variance out of all values of the batch that this device holds.
+    mean and one unbiased variance out of all values of the batch that this device holds, "tokens" those of
+    all cells of a sample out of each channel (SIGMA, Salehi et al. 2024).
     """
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     if how == "l2":
@@ -31,7 +34,10 @@ def normalize_features(values: Float[Tensor, "b n d"], how: Normalize) -> Float[
     if how == "whiten":
         return layer_norm(values, values.shape[-1:])
     if how == "bn":
-        return (values - values.mean()) / (values.var() + BATCH_EPS).sqrt()
+        return (values - values.mean()) / (values.var() + EPS).sqrt()
+    if how == "tokens":
+        deviation, mean = torch.std_mean(values[:, prefix:], dim=1, keepdim=True)
+        return (values - mean) / (deviation + EPS)
     return values
 
 
@@ -101,4 +107,4 @@ class FeatureTarget(Target):
     def _normalized(self, found: Located) -> Float[Tensor, "b n d"]:
         """The whole sequence, normalised."""
         whole = found.tokens if found.prefix is None else torch.cat([found.prefix, found.tokens], dim=1)
-        return normalize_features(whole, self.normalize)
+        return normalize_features(whole, self.normalize, prefix=whole.shape[1] - found.tokens.shape[1])

@@ -36,8 +36,9 @@ REASONS = {
     "reads feature maps of several strides, and the encoder gives none": lambda names, hidden: (
         names["predictor"] == "unet_decoder" and names["encoder"] not in CONVNETS
     ),
-    "1 values per cell of .* are no picture": lambda names, hidden: (
-        names["predictor"] == "unet_decoder" and names["masking"] == "hard_patches"
+    r"\d values per cell of .* are no picture": lambda names, hidden: (
+        names["predictor"] == "unet_decoder"
+        and (names["masking"] == "hard_patches" or names["target"] == "clusters")
     ),
     "predicts hidden layers of another network": lambda names, hidden: (
         names["predictor"] == "dynamic_alignment"

@@ -1,0 +1,94 @@
+"""Clusters of other targets' values, learnt with the networks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from maskpre.encoders.base import EncoderSpec
+from maskpre.losses.base import Loss
+from maskpre.targets.base import Target
+from maskpre.types import Grid, Located, Step
+
+
+def projection_network(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers between these widths with GELU between them; torch's default initialisation."""
+    layers: list[nn.Module] = []
+    for narrow, wide in pairwise(widths):
+        layers += [nn.Linear(narrow, wide), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class ClusterTarget(Target):
+    """Scores of another target's `values`, and of the predictions, with learnt prototypes (SIGMA).
+
+    The values, projected by an MLP of `hidden_dims` to `dim` values per cell, and the predictions, as wide,
+    are compared with the same `num_prototypes` prototypes by their cosine. Without `dim` the values are taken
+    as they are, as SIGMA does with those of frozen networks. `loss` then lets either side predict the other's
+    cluster (Salehi et al., ECCV 2024, arXiv 2407.15447, section 3).
+
+    Gradients reach prototypes and projection through the scores of the values only, networks through those
+    of the predictions only. Prototypes have length 1: they are scaled after every optimiser step, and
+    gradients are those at unit length.
+
+    Raises ValueError without prototypes, for `hidden_dims` without `dim`, for values that count unequally, or
+    as `values` does.
+    """
+
+    by_cell = True
+
+    def __init__(
+        self,
+        *,
+        grid: Grid,
+        passes: Mapping[str, EncoderSpec],
+        values: Callable[..., Target],
+        loss: Loss,
+        num_prototypes: int,
+        dim: int | None,
+        hidden_dims: Sequence[int],
+    ) -> None:
+        context = {"grid": grid, "passes": passes}
+        asked = signature(values).parameters
+        inner = values(**{name: value for name, value in context.items() if name in asked})
+        if num_prototypes < 2:
+            raise ValueError(f"num_prototypes must be at least 2, got {num_prototypes}")
+        if dim is None and hidden_dims:
+            raise ValueError(
+                f"hidden_dims={list(hidden_dims)} need dim, the width they end in; set it, or []"
+            )
+        if inner.value_weights is not None:
+            raise ValueError(
+                "the values count unequally (layers=linear_decay); clusters have no such weights"
+            )
+        super().__init__(grid=inner.grid, dim=dim or inner.dim, reads=inner.reads)
+        self.taps, self.loss_of, self.gives_class = inner.taps, inner.loss_of, inner.gives_class
+        self.values, self.loss = inner, loss
+        widths = [] if dim is None else [inner.dim, *hidden_dims, dim]
+        self.projection = projection_network(widths) if widths else nn.Identity()
+        self.prototypes = nn.Parameter(normalize(torch.randn(num_prototypes, self.dim), dim=1))
+
+    def forward(self, step: Step) -> Located:
+        """The values; they are projected where they are compared."""
+        with torch.no_grad():
+            found: Located = self.values(step)
+        return found
+
+    def compare(
+        self, predicted: Float[Tensor, "b n d"], wanted: Float[Tensor, "b n j"]
+    ) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n k"]]:
+        """Cosines of both sides with all prototypes."""
+        fixed = normalize(self.prototypes.detach(), dim=1)
+        # Worth `fixed`, with the gradient of unit prototypes.
+        learnt = fixed + (self.prototypes - self.prototypes.detach())
+        projected = self.projection(wanted)
+        return linear(normalize(predicted, dim=-1), fixed), linear(normalize(projected, dim=-1), learnt)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Give prototypes length 1 again."""
+        self.prototypes.copy_(normalize(self.prototypes, dim=1))
