@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from maskpre.encoders.base import EncoderSpec
 from maskpre.errors import Problem, config_path
@@ -34,7 +34,7 @@ def unknown_names(
         *((f"objectives.{n}.target", o.target, "target") for n, o in objectives.items()),
         *((f"objectives.{n}.plan", o.plan, "pass with a plan") for n, o in objectives.items()),
         *((f"passes.{n}.network", p.network, "network") for n, p in passes.items()),
-        *((f"passes.{n}.view", p.view, "view") for n, p in passes.items()),
+        *((f"passes.{n}.view", p.view, "view") for n, p in passes.items() if p.view),
         *((f"passes.{n}.masking", p.masking, "masking") for n, p in passes.items() if p.masking),
         *((f"passes.{n}.of", p.of, "pass") for n, p in passes.items() if p.of),
         *((f"passes.{n}.predictors", q, "predictor") for n, p in passes.items() for q in p.predictors or ()),
@@ -53,18 +53,15 @@ def unlike_pictures(
     targets: Mapping[str, Target],
     objectives: Mapping[str, Objective],
 ) -> Iterator[Problem]:
-    """Parts that expect pictures of another size, or with other channels, than the data have."""
-    size = (cfg.data.image_size,) * len(spec.grid.shape)
-    if spec.grid.input_size != size:
-        yield Problem(
-            "encoder", f"takes pictures of {spec.grid.input_size}, data.image_size makes them {size}"
-        )
+    """Parts that expect pictures or clips of another size, or with other channels, than the data have."""
+    yield from _unlike_size(cfg, inputs, spec)
     for name, run in passes.items():
-        channels = inputs.channels[run.view]
+        view = run.view_among(inputs.channels)
+        channels = inputs.channels[view]
         if run.network == "encoder" and spec.in_chans != channels:
             yield Problem(
                 "encoder",
-                f"takes {spec.in_chans} channels, view {run.view!r} of pass {name!r} has {channels}",
+                f"takes {spec.in_chans} channels, view {view!r} of pass {name!r} has {channels}",
             )
     for name, target in targets.items():
         yield from _unlike_views(f"targets.{name}", target, inputs)
@@ -86,6 +83,19 @@ def _without_clusters(path: str, objective: Objective, target: Target) -> Iterat
             f"{type(objective.loss).__name__} compares scores with clusters, which target "
             f"{objective.target!r} ({type(target).__name__}) doesn't give; use target=clusters",
         )
+
+
+def _unlike_size(cfg: DictConfig, inputs: Inputs, spec: EncoderSpec) -> Iterator[Problem]:
+    size, side = spec.grid.input_size, cfg.data.image_size
+    if len(size) != inputs.dims:
+        takes, name = ("clips", "video") if len(size) == 3 else ("pictures", "image")
+        yield Problem("encoder", f"takes {takes} {size}, which inputs={name} makes of such data")
+    frames = OmegaConf.select(cfg, "data.num_frames")
+    if len(size) == 2 and size != (side, side):
+        yield Problem("encoder", f"takes pictures of {size}, data.image_size makes them {(side, side)}")
+    elif len(size) == 3 and size != (frames or size[0], side, side):
+        made = f"data.num_frames and data.image_size make them {(frames, side, side)}"
+        yield Problem("encoder", f"takes clips of {size}, {made}")
 
 
 def unfit_for_ragged(

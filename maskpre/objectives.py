@@ -96,7 +96,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.predictor, self.target, self.loss = predictor, target, loss
-        self.region, self.weight, self.plan = region, weight, plan
+        self.region, self.weight, self.plan = region.replace(" ", ""), weight, plan
 
     def forward(self, step: Step, target: Target) -> Outcome:
         """Compare, and measure."""

@@ -24,18 +24,23 @@ class Network:
 class Pass:
     """Runs `network` on `view` and then, in order, those of its `predictors` that are named; None means all.
 
+    `view` None is the first that the inputs make.
     `masking` names the masking that makes the plan; None shows the network everything; with `of` the plan is
     taken from an earlier pass instead: the same one, or its complement. `grad` False runs without gradients.
     A pass whose network is a teacher that isn't chosen is left out.
     """
 
     network: str = "encoder"
-    view: str = "image"
+    view: str | None = None
     masking: str | None = "main"
     of: str | None = None
     plan: Literal["same", "complement"] = "same"
     predictors: tuple[str, ...] | None = ()
     grad: bool = True
+
+    def view_among(self, views: Mapping[str, object]) -> str:
+        """The view it runs on, out of those there are."""
+        return next(iter(views)) if self.view is None else self.view
 
     def choose_plan(self, step: Step, maskings: Mapping[str, Masking]) -> MaskPlan | None:
         """Make the plan or take an earlier pass's."""
@@ -59,7 +64,12 @@ class Pass:
             if plan is not None:
                 step.plans[name] = plan
             network = networks[self.network]
-            given = (step.views[self.view], plan, step.noise, *(() if taps == OUTPUT else (taps,)))
+            given = (
+                step.views[self.view_among(step.views)],
+                plan,
+                step.noise,
+                *(() if taps == OUTPUT else (taps,)),
+            )
             encoded = step.outputs[name] = network.encoder(*given)
             made = step.predictions[name] = {}
             chosen = network.predictors if self.predictors is None else self.predictors

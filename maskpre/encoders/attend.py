@@ -9,6 +9,7 @@ from timm.models.beit import Attention as BeitAttention
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
+from maskpre.encoders.qkv import CosineAttention
 from maskpre.ops.masked_attention import (
     Backend,
     choose_backend,
@@ -71,12 +72,14 @@ def mix(
     )
 
 
-def _mix_apart(q: Tensor, k: Tensor, v: Tensor, *, backend: Backend, packing: Packing | None) -> Tensor:
+def _mix_apart(
+    q: Tensor, k: Tensor, v: Tensor, *, backend: Backend, packing: Packing | None, scale: float | None = None
+) -> Tensor:
     if packing is None:
-        return masked_attention(q, k, v, backend=backend).flatten(2)
+        return masked_attention(q, k, v, scale=scale, backend=backend).flatten(2)
     cu, longest = packing.cu, packing.longest
     mixed = masked_attention(
-        q[0], k[0], v[0], cu_q=cu, cu_k=cu, max_q=longest, max_k=longest, backend=backend
+        q[0], k[0], v[0], cu_q=cu, cu_k=cu, max_q=longest, max_k=longest, scale=scale, backend=backend
     )
     return mixed[None].flatten(2)
 
@@ -95,7 +98,7 @@ def hooks_on(module: nn.Module) -> tuple[bool, ...]:
 def attends_by_parts(attn: nn.Module) -> bool:
     """Whether `self_attention` knows all that the module does."""
     return (
-        type(attn) is Attention
+        type(attn) in (Attention, CosineAttention)
         and getattr(attn, "gate", None) is None
         and attn.attn_drop.p == 0
         and not any(hooks_on(attn))
@@ -118,7 +121,10 @@ def self_attention(
     module: Any = attn
     qkv = module.qkv(x).unflatten(2, (3, module.num_heads, -1))
     backend = backend_of(attn)
-    if type(module.q_norm) is nn.Identity and type(module.k_norm) is nn.Identity:
+    if isinstance(attn, CosineAttention):
+        q, k, v = qkv.unbind(2)
+        mixed = _mix_apart(*attn.compared(q, k), v, backend=backend, packing=packing, scale=1.0)
+    elif type(module.q_norm) is nn.Identity and type(module.k_norm) is nn.Identity:
         mixed = mix(qkv, read=ALL, backend=backend, packing=packing)
     else:
         q, k, v = qkv.unbind(2)

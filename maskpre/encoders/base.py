@@ -57,13 +57,13 @@ class EncoderSpec:
 
 
 class Encoder(nn.Module, ABC):
-    """A network that reads a picture under a mask plan. Parameters carry timm's names."""
+    """A network that reads a picture, or a clip, under a mask plan. Parameters carry timm's names."""
 
     spec: EncoderSpec
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "b c h w"], plan: MaskPlan | None = None, noise: Noise | None = None
+        self, x: Float[Tensor, "b c *size"], plan: MaskPlan | None = None, noise: Noise | None = None
     ) -> Encoded:
         """Encode what the plan leaves visible; without a plan, everything.
 
@@ -81,7 +81,7 @@ class TappedEncoder(Encoder):
     @abstractmethod
     def forward(
         self,
-        x: Float[Tensor, "b c h w"],
+        x: Float[Tensor, "b c *size"],
         plan: MaskPlan | None = None,
         noise: Noise | None = None,
         taps: Taps = OUTPUT,

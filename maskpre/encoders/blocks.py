@@ -17,14 +17,17 @@ Scales = tuple[Tensor, Tensor] | None
 BlockRunner = Callable[[Any, Tensor, Scales], Tensor]
 
 
-def residual_scales(noise: Noise | None, rates: list[float], *, training: bool) -> list[Scales]:
+def residual_scales(
+    noise: Noise | None, rates: list[float], *, training: bool, stream: str = "drop_path"
+) -> list[Scales]:
     """Per block, the factors (b, 1, 1) of its two residual branches: 0 or 1 / (1 - rate); None for no change.
 
-    Stochastic depth (Huang et al. 2016) as in timm, but drawn per sample from `noise`. Rates are in [0, 1).
+    Stochastic depth (Huang et al. 2016) as in timm, but drawn per sample from the `stream` of `noise`. Rates
+    are in [0, 1).
     """
     if noise is None or not training or not any(rates):
         return [None] * len(rates)
-    draws = noise.uniform("drop_path", 2 * len(rates))
+    draws = noise.uniform(stream, 2 * len(rates))
     rate = torch.tensor(rates).repeat_interleave(2).to(draws.device, non_blocking=True)
     scales = (draws >= rate) / (1 - rate)
     return [

@@ -1,4 +1,4 @@
-"""Embedding the patches of a picture, all of them or the visible ones only."""
+"""Embedding the patches of a picture or the tubelets of a clip, all of them or the visible ones only."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,21 +9,49 @@ from maskpre.ops.patchify import check_size, patch_view
 from maskpre.types import Grid, gather_tokens
 
 
+class TubeletEmbed(nn.Module):
+    """Embeds tubelets of `stride` (frames, rows, columns) of a clip of `size` by one 3-D convolution.
+
+    Named like timm's `PatchEmbed`; the weight is (d, c, frames, rows, columns). Raises ValueError if tubelets
+    don't divide the clip.
+    """
+
+    def __init__(
+        self, *, size: tuple[int, int, int], stride: tuple[int, int, int], in_chans: int, embed_dim: int
+    ) -> None:
+        super().__init__()
+        self.grid = Grid.over(size, stride)
+        self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=stride, stride=stride)
+        self.norm = nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b l d"]:
+        """All tubelets in raster order."""
+        return self.norm(self.proj(x).flatten(2).transpose(1, 2))
+
+
 def visible_patches(
-    x: Float[Tensor, "b c h w"], grid: Grid, keep: Int[Tensor, "*n"], sample: Int[Tensor, "..."] | None = None
-) -> Float[Tensor, "*n c ph pw"]:
-    """The pixels of the patches `keep`, in that order; ValueError unless the picture is the grid's size.
+    x: Float[Tensor, "b c *size"],
+    grid: Grid,
+    keep: Int[Tensor, "*n"],
+    sample: Int[Tensor, "..."] | None = None,
+) -> Float[Tensor, "..."]:
+    """The pixels (*n, c, [pt,] ph, pw) of the patches `keep`, in that order; ValueError unless the picture or
+    clip is of the grid's size.
 
     `keep` is (b, v), or lists patches of the samples `sample` beside it.
     """
-    rows, cols = keep // grid.shape[1], keep % grid.shape[1]
+    places: list[Tensor] = []
+    rest = keep
+    for size in reversed(grid.shape[1:]):
+        places.insert(0, rest % size)
+        rest = rest // size
     sample = torch.arange(len(x), device=x.device)[:, None] if sample is None else sample
-    return patch_view(x, grid)[sample, rows, cols]
+    return patch_view(x, grid)[(sample, rest, *places)]
 
 
 def embed_patches(
     embed: nn.Module,
-    x: Float[Tensor, "b c h w"],
+    x: Float[Tensor, "b c *size"],
     grid: Grid,
     keep: Int[Tensor, "*n"] | None,
     sample: Int[Tensor, "..."] | None = None,
@@ -31,13 +59,13 @@ def embed_patches(
     """Patch embeddings in the order of `keep`, or of all patches in raster order (b, l, d) without it.
 
     `keep` is (b, v), or lists patches of the samples `sample` beside it. Hidden patches are never multiplied
-    where the embedding is timm's plain convolution. Raises ValueError if the picture is not of the grid's
-    input size.
+    where the embedding is one plain convolution. Raises ValueError if the picture or clip is not of the
+    grid's input size.
     """
     check_size(x, grid)
     if keep is None:
         return embed(x)
-    if type(embed) is not PatchEmbed:
+    if type(embed) not in (PatchEmbed, TubeletEmbed):
         return gather_tokens(embed(x), keep) if sample is None else embed(x)[sample, keep]
-    patches = visible_patches(x, grid, keep, sample).flatten(-3)
+    patches = visible_patches(x, grid, keep, sample).flatten(keep.dim())
     return embed.norm(nn.functional.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias))

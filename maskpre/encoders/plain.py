@@ -12,6 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from maskpre.encoders.attend import Packing, backend_of, hooks_on, mix
+from maskpre.encoders.qkv import KeylessLinear
 from maskpre.ops.dense import add_linear, add_mlp, norm_linear
 from maskpre.ops.masked_attention import Backend
 
@@ -43,7 +44,9 @@ class PlainBlock:
             getattr(attn, "gate", None) is None
             and type(mlp.act) in (nn.GELU, GELU)
             and getattr(mlp.act, "approximate", "none") == "none"
-            and all(type(layer) is nn.Linear and layer.bias is not None for layer in linears)
+            and type(attn.qkv) in (nn.Linear, KeylessLinear)
+            and all(type(layer) is nn.Linear for layer in linears[1:])
+            and all(layer.bias is not None for layer in linears)
             and all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms)
             and all(type(layer) is nn.Identity for layer in unused)
             and all(drop.p == 0 for drop in (attn.attn_drop, attn.proj_drop, mlp.drop1, mlp.drop2))
@@ -65,7 +68,8 @@ class PlainBlock:
 
     def project(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
         """Queries, keys and values, side by side."""
-        return norm_linear(x, self.norm1, self.qkv)
+        bias = self.qkv.used_bias if isinstance(self.qkv, KeylessLinear) else self.qkv.bias
+        return norm_linear(x, self.norm1, self.qkv, bias)
 
     def finish(
         self,

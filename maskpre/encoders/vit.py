@@ -174,7 +174,7 @@ class ViT(TappedEncoder):
 
     def forward(
         self,
-        x: Float[Tensor, "b c h w"],
+        x: Float[Tensor, "b c *size"],
         plan: MaskPlan | None = None,
         noise: Noise | None = None,
         taps: Taps = OUTPUT,

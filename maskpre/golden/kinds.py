@@ -20,6 +20,8 @@ from maskpre.golden import (
     simmim_pretrain,
     spark_masks,
     spark_pretrain,
+    videomae_masks,
+    videomae_pretrain,
 )
 from maskpre.golden.case import CannotReplayError, Case
 from maskpre.golden.compare import Replay
@@ -51,6 +53,9 @@ KINDS = (
     Kind("layer_masking", "kind", layer_masking.replay),
     Kind("spark", "unit", spark_masks.replay),
     Kind("spark", "encoder", spark_pretrain.replay),
+    Kind("videomae", "decoder_embed_dim", videomae_pretrain.replay),
+    Kind("videomae_v2", "decoder_embed_dim", videomae_pretrain.replay),
+    Kind("videomae_v2", "unit", videomae_masks.replay),
 )
 
 

@@ -2,29 +2,32 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from maskpre.types import Grid, MaskPlan, Step, Taps
 
-Rounding = Literal["down", "nearest"]
+Rounding = Literal["down", "nearest", "up"]
 
 
 def count_visible(num_cells: int, ratio: float, rounding: Rounding = "down") -> int:
     """Cells left visible: num_cells * (1 - ratio), the same double-precision expression as MAE's.
 
-    `rounding` "down" is MAE's, "nearest" SparK's, which takes the even number of two as near.
+    `rounding` "down" is MAE's, "nearest" SparK's, which takes the even number of two as near, "up"
+    VideoMAE's, which rounds the number of hidden cells, num_cells * ratio, down.
     """
+    if rounding == "up":
+        return num_cells - int(ratio * num_cells)
     visible = num_cells * (1 - ratio)
     return round(visible) if rounding == "nearest" else int(visible)
 
 
 def check_ratio(ratio: float, *, num_cells: int, rounding: Rounding = "down") -> float:
     """Refuse a ratio that hides nothing or everything, naming the counts."""
-    if rounding not in ("down", "nearest"):
-        raise ValueError(f"rounding must be 'down' or 'nearest', got {rounding!r}")
+    if rounding not in ("down", "nearest", "up"):
+        raise ValueError(f"rounding must be 'down', 'nearest' or 'up', got {rounding!r}")
     if not 0.0 < ratio < 1.0:
         raise ValueError(f"mask ratio must be between 0 and 1, got {ratio}")
     num_visible = count_visible(num_cells, ratio, rounding)
@@ -55,7 +58,7 @@ class Masking(nn.Module, ABC):
     those passes run first. `ragged` says whether samples may differ in the number of visible cells.
     """
 
-    ragged: ClassVar[bool] = False
+    ragged: bool = False
     taps: Mapping[str, Taps] = {}
     reads: Reading | None = None
 

@@ -1,7 +1,5 @@
 """Uniformly random cells, more of them in some samples than in others."""
 
-from typing import ClassVar
-
 from maskpre.masking.base import Masking, check_ratio, count_visible
 from maskpre.types import Grid, MaskPlan, Step
 
@@ -14,7 +12,7 @@ class VariableRatioMasking(Masking):
     the numbers of visible cells that the two ratios leave.
     """
 
-    ragged: ClassVar[bool] = True
+    ragged = True
 
     def __init__(self, *, grid: Grid, low: float = 0.6, high: float = 0.9, stream: str = "mask") -> None:
         super().__init__(grid=grid)

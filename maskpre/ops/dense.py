@@ -131,11 +131,14 @@ def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def norm_linear(x: Float[Tensor, "*n i"], norm: nn.LayerNorm, layer: nn.Linear) -> Float[Tensor, "*n o"]:
-    """Apply layer(norm(x))."""
+def norm_linear(
+    x: Float[Tensor, "*n i"], norm: nn.LayerNorm, layer: nn.Linear, bias: Float[Tensor, "o"] | None = None
+) -> Float[Tensor, "*n o"]:
+    """Apply layer(norm(x)), which adds `bias` if that is given, else its own."""
     if not _by_hand(x):
         return layer(norm(x))
-    out = _NormLinear.apply(_rows(x), norm.weight, norm.bias, norm.eps, layer.weight, layer.bias)
+    bias = layer.bias if bias is None else bias
+    out = _NormLinear.apply(_rows(x), norm.weight, norm.bias, norm.eps, layer.weight, bias)
     return out.unflatten(0, x.shape[:-1])
 
 

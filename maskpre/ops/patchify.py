@@ -1,4 +1,4 @@
-"""Between pictures and sequences of patches. Inside a patch the order is (row, column, channel)."""
+"""Between pictures or clips and their patches, inside which the order is ([frame,] row, column, channel)."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -6,29 +6,39 @@ from torch import Tensor
 from maskpre.types import Grid
 
 
-def check_size(image: Float[Tensor, "b c h w"], grid: Grid) -> None:
-    """Raise ValueError if the picture is not of the grid's input size."""
-    if tuple(image.shape[2:]) != grid.input_size:
-        raise ValueError(f"picture of {tuple(image.shape[2:])} pixels, expected {grid.input_size}")
+def check_size(x: Float[Tensor, "b c *size"], grid: Grid) -> None:
+    """Raise ValueError if the picture or clip is not of the grid's input size."""
+    if tuple(x.shape[2:]) != grid.input_size:
+        kind = "clip of (frames, rows, columns)" if len(grid.shape) == 3 else "picture of"
+        raise ValueError(f"{kind} {tuple(x.shape[2:])} pixels, expected {grid.input_size}")
 
 
-def patch_view(image: Float[Tensor, "b c h w"], grid: Grid) -> Float[Tensor, "b gh gw c ph pw"]:
-    """The patches of a picture as a view: no value is copied.
+def patch_view(x: Float[Tensor, "b c *size"], grid: Grid) -> Float[Tensor, "b *rest"]:
+    """The patches of a picture (b, gh, gw, c, ph, pw) or clip (b, gt, gh, gw, c, pt, ph, pw) as a view: no
+    value is copied.
 
-    Raises ValueError if the picture is not of the grid's input size.
+    Raises ValueError if the size is not the grid's input size.
     """
-    check_size(image, grid)
-    (rows, cols), (height, width) = grid.shape, grid.stride
-    return image.unflatten(3, (cols, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5)
+    check_size(x, grid)
+    dims = len(grid.shape)
+    for axis in reversed(range(dims)):
+        x = x.unflatten(2 + axis, (grid.shape[axis], grid.stride[axis]))
+    cells, inside = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
+    return x.permute(0, *cells, 1, *inside)
 
 
-def patchify(image: Float[Tensor, "b c h w"], grid: Grid) -> Float[Tensor, "b l k"]:
-    """Picture to patch vectors, channel fastest: k = patch rows * patch columns * channels."""
-    return patch_view(image, grid).permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(1, 2)
+def patchify(x: Float[Tensor, "b c *size"], grid: Grid) -> Float[Tensor, "b l k"]:
+    """Picture or clip to patch vectors, channel fastest: k = pixels of a patch * channels."""
+    dims = len(grid.shape)
+    return patch_view(x, grid).movedim(1 + dims, -1).flatten(1 + dims).flatten(1, dims)
 
 
-def unpatchify(patches: Float[Tensor, "b l k"], grid: Grid) -> Float[Tensor, "b c h w"]:
+def unpatchify(patches: Float[Tensor, "b l k"], grid: Grid) -> Float[Tensor, "b c *size"]:
     """The inverse of `patchify`."""
-    (rows, cols), (height, width) = grid.shape, grid.stride
-    cells = patches.unflatten(2, (height, width, -1)).unflatten(1, (rows, cols))
-    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+    dims = len(grid.shape)
+    cells = patches.unflatten(2, (*grid.stride, -1)).unflatten(1, grid.shape)
+    pairs = [axis for i in range(dims) for axis in (1 + i, 1 + dims + i)]
+    x = cells.permute(0, 1 + 2 * dims, *pairs)
+    for axis in range(dims):
+        x = x.flatten(2 + axis, 3 + axis)
+    return x

@@ -31,6 +31,17 @@ def sincos_2d(shape: tuple[int, int], width: int, *, first: str = "column") -> F
     return torch.cat([sincos_1d(half, width // 2) for half in halves], dim=1).float()
 
 
+def sincos_flat(num: int, width: int) -> Float[Tensor, "l d"]:
+    """Table over `num` flat indices, computed in float64: sines in even columns, cosines in odd ones.
+
+    Columns 2k and 2k + 1 have the angle index * 10000^(-2k/width) (Vaswani et al. 2017; VideoMAE).
+    """
+    rate = torch.arange(width).div(2, rounding_mode="floor").double() * 2 / width
+    angles = torch.arange(num, dtype=torch.float64)[:, None] / 10000.0**rate
+    angles[:, 0::2], angles[:, 1::2] = angles[:, 0::2].sin(), angles[:, 1::2].cos()
+    return angles.float()
+
+
 def relative_codes(shape: tuple[int, int]) -> Int32[Tensor, "l"]:
     """One code per cell of a grid: code[i] - code[j] + `relative_offset` numbers the displacement from cell j
     to cell i as the tables of relative positions of BEiT and Swin do.

@@ -20,6 +20,7 @@ DecayPolicyName = Literal[
     "simmim_swin_finetune",
     "simmim_vit",
     "spark",
+    "videomae",
     "all",
 ]
 VIT_BLOCK = r"blocks3?\.(\d+)\."
@@ -68,6 +69,7 @@ DECAY_POLICIES: Mapping[DecayPolicyName, DecayPolicy] = {
     "simmim_vit": DecayPolicy(exempt_leaves=("cls_token", "pos_embed")),
     # "gamma" is ConvNeXt's layer scale.
     "spark": DecayPolicy(exempt_substrings=("cls_token", "pos_embed", "mask_token", "gamma")),
+    "videomae": DecayPolicy(exempt_leaves=("pos_embed", "cls_token", "mask_token", "logit_scale")),
     "all": DecayPolicy(exempt_vectors=False),
 }
 

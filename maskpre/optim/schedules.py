@@ -147,6 +147,27 @@ class ChainedCosine(Schedule):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinspaceCosine(Schedule):
+    """VideoMAE's schedule (BEiT's): evenly spaced rates from 0 to the peak, both included, then the cosine.
+
+    The floor grows with the batch like the peak.
+    """
+
+    min_lr: float = 0.0
+
+    def lr(self, step: int, layer_scale: float = 1.0, *, run: LrRun) -> float:
+        """See `chained_cosine`; a layer's scale multiplies the whole curve."""
+        return layer_scale * chained_cosine(
+            step,
+            peak=run.peak,
+            min_lr=self.min_lr * run.batch_ratio,
+            warmup_factor=0.0,
+            warmup_steps=int(self.warmup_epochs * run.steps_per_epoch),
+            total_steps=run.total_steps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OverlappingCosine(Schedule):
     """SimMIM's cosine: warm-up and floor grow with the batch like the peak, and the rate lags one step.
 

@@ -49,10 +49,10 @@ class Predictor(nn.Module, ABC):
                 f"the loss reads the region {region!r}, but the encoder has no class token; use the region "
                 f"{cells!r} or encoder.class_token=true"
             )
-        if cells == "masked" and encoder.omits_hidden and not self.fills_hidden:
+        if "masked" in cells.split("&") and encoder.omits_hidden and not self.fills_hidden:
             raise ValueError(
                 f"{type(self).__name__} predicts only where the encoder gives tokens, but the encoder drops "
-                "hidden ones and the loss reads the region 'masked'; use predictor=mae_decoder, "
+                f"hidden ones and the loss reads the region {cells!r}; use predictor=mae_decoder, "
                 "encoder.hidden=replace, or the region 'visible'"
             )
         self.input_dim, self.out_dim, self.region = encoder.embed_dim, out_dim, region

@@ -1,5 +1,6 @@
 """The picture itself as a target."""
 
+from math import prod
 from typing import Literal, NamedTuple
 
 import torch
@@ -66,9 +67,11 @@ class PixelTarget(PictureTarget):
         window: int = 47,
         view: str = "image",
     ) -> None:
-        super().__init__(grid=grid, dim=grid.stride[0] * grid.stride[1] * in_chans, reads={view: in_chans})
+        super().__init__(grid=grid, dim=prod(grid.stride) * in_chans, reads={view: in_chans})
         if normalize == "window" and (window < 3 or window % 2 == 0):
             raise ValueError(f"window must be odd and at least 3 pixels, got {window}")
+        if normalize == "window" and len(grid.shape) != 2:
+            raise ValueError("normalize='window' is for pictures; for clips use 'patch' or 'none'")
         self.normalize, self.window, self.view = normalize, window, view
 
     def forward(self, step: Step) -> Located:

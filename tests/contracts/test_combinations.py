@@ -21,6 +21,8 @@ from maskpre.ops.noise import KeyedNoise
 from maskpre.optim import OptimRecipe, build_param_groups
 
 GROUPS = ("encoder", "masking", "target", "predictor")
+# Parts for clips, which need other data and inputs; see VIDEO.
+FOR_CLIPS = ("video_vit", "tube", "running_cell", "pixels_channel_norm", "video_decoder")
 # Why a combination may be refused; a new reason must be added here knowingly.
 REASONS = {
     r"attention comes on \(8, 8\) cells": lambda names, hidden: (
@@ -77,6 +79,32 @@ PARTNERS = {
         "target.layers=mean",
     ],
 }
+# What is tried on clips: masking, target, predictor, and how the encoder hides.
+VIDEO = [
+    ("masking=tube", "target=pixels_channel_norm", "predictor=video_decoder", "drop"),
+    ("masking=running_cell", "target=pixels_channel_norm", "predictor=video_decoder", "drop"),
+    ("masking=running_cell", "target=pixels", "predictor=linear", "replace"),
+    ("masking=random", "target=pixels_patch_norm", "predictor=video_decoder", "replace"),
+    ("masking=variable_ratio", "target=pixels", "predictor=video_decoder", "drop"),
+    (
+        "masking=tube masking@masking.spatial=hard_patches",
+        "target=pixels_channel_norm",
+        "predictor=video_decoder",
+        "drop",
+    ),
+    (
+        "masking=tube masking@masking.spatial=blocks masking.spatial.unit_size=16",
+        "target=pixels",
+        "predictor=video_decoder",
+        "drop",
+    ),
+    (
+        "masking=tube masking@masking.spatial=variable_ratio",
+        "target=pixels",
+        "predictor=video_decoder",
+        "drop",
+    ),
+]
 TINY: dict[str, Any] = {
     "embed_dim": 32,
     "depth": 2,
@@ -107,22 +135,25 @@ def shrink(node: DictConfig) -> DictConfig:
     return node
 
 
+def options(group: str) -> list[str]:
+    """The parts of a group that pictures can have."""
+    return [name for name in Library().options(group) if name not in FOR_CLIPS]
+
+
 @pytest.fixture(scope="module")
 def bases() -> dict[str, DictConfig]:
     """Configurations by masking: a masking may bring passes and predictors of its own."""
-    return {
-        name: compose([f"masking={name}", *PARTNERS.get(name, [])]) for name in Library().options("masking")
-    }
+    return {name: compose([f"masking={name}", *PARTNERS.get(name, [])]) for name in options("masking")}
 
 
 @pytest.fixture(scope="module")
 def parts() -> dict[str, dict[str, DictConfig]]:
     """Every file of the four groups, small."""
-    library, found = Library(), {}
+    found = {}
     for group in GROUPS:
         found[group] = {
             name: shrink(compose([f"{group}={name}", *PARTNERS.get(name, [])])[group].copy())
-            for name in library.options(group)
+            for name in options(group)
         }
     found["teacher"] = {"timm": shrink(compose(["masking=attentive", "teacher=timm"]).teacher.copy())}
     return found
@@ -154,8 +185,7 @@ def selection(everything: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
 
 def cases() -> list[Any]:
     """All combinations, those beyond the selection marked slow."""
-    library = Library()
-    everything = list(product(*(library.options(group) for group in GROUPS)))
+    everything = list(product(*(options(group) for group in GROUPS)))
     quick = selection(everything)
     return [
         pytest.param(names, id="-".join(names), marks=() if names in quick else pytest.mark.slow)
@@ -188,9 +218,12 @@ def hidden_of(node: DictConfig) -> list[str | None]:
 
 def batch_of(cfg: DictConfig) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    shape = (2, cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
+    side = cfg.data.image_size
+    clips = "num_frames" in cfg.encoder
+    size = (cfg.encoder.num_frames, side, side) if clips else (side, side)
+    shape = (2, cfg.data.channels, *size)
     return {
-        "image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+        "video" if clips else "image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
         "index": torch.tensor([3, 8]),
         "epoch": torch.tensor([0, 1]),
         "label": torch.tensor([-1, -1]),
@@ -233,3 +266,32 @@ def test_combination_trains_or_is_refused_with_a_reason(
                 build_model(cfg)
         else:
             train_one_step(build_model(cfg), cfg)
+
+
+@pytest.mark.parametrize(("masking", "target", "predictor", "hidden"), VIDEO)
+def test_video_trains(masking: str, target: str, predictor: str, hidden: str) -> None:
+    view = [] if target == "target=pixels_channel_norm" else ["target.view=video"]
+    sizes = ["data.image_size=32", "encoder.num_frames=4", "encoder.embed_dim=32", "encoder.depth=2"]
+    chosen = ["inputs=video", "encoder=video_vit", *masking.split(), target, predictor, *view]
+    cfg = compose([*chosen, *sizes, f"encoder.hidden={hidden}"])
+    if "decoder" in predictor:
+        cfg.predictor.update(depth=1, embed_dim=32, num_heads=2, mlp_ratio=2.0)
+    torch.manual_seed(0)
+    train_one_step(build_model(cfg), cfg)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["masking=tube"], r"tubes need cells of \(frames, rows, columns\), the encoder's are \(8, 8\)"),
+        (
+            ["masking=running_cell", "masking@masking.encoder=random"],
+            r"even rows and columns, .* \(8, 8\) in 2",
+        ),
+        (["encoder=video_vit", "encoder.num_frames=4"], "takes clips .* which inputs=video makes"),
+        (["inputs=video"], "takes pictures .* which inputs=image makes"),
+    ],
+)
+def test_video_parts_refuse_pictures(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        compose(overrides)

@@ -24,13 +24,31 @@ RATIO_CONFIGS = [name for name, path in CONFIGS.items() if "ratio" in OmegaConf.
 
 
 CHEAP = {"num_images": 8}
+# Those that need frames.
+OF_CLIPS = ("tube", "running_cell")
+
+
+def read(path):
+    """A file with what it takes from files beside it, without what it brings for other groups."""
+    config = OmegaConf.load(path)
+    for entry in config.pop("defaults", []):
+        if OmegaConf.is_dict(entry):
+            ((place, name),) = entry.items()
+            config = OmegaConf.merge({place.partition("@")[2]: read(path.with_name(f"{name}.yaml"))}, config)
+        elif not entry.startswith(("/", "_self_")):
+            config = OmegaConf.merge(read(path.with_name(f"{entry}.yaml")), config)
+    return config
 
 
 def load(name):
-    """The masking alone, without what it brings for other groups, in a run of 8 epochs."""
-    config = OmegaConf.load(CONFIGS[name])
-    config.pop("defaults", None)
+    """The masking alone, in a run of 8 epochs."""
+    config = read(CONFIGS[name])
     return OmegaConf.merge({"epochs": 8, "masking": config}).masking
+
+
+def clips(grid):
+    """Four frame pairs of such cells."""
+    return Grid((4, *grid.shape), (2, *grid.stride))
 
 
 @cache
@@ -123,8 +141,8 @@ def name(request):
 
 
 @pytest.fixture(params=GRIDS, ids=lambda grid: "x".join(map(str, grid.shape)))
-def grid(request):
-    return request.param
+def grid(request, name):
+    return clips(request.param) if name in OF_CLIPS else request.param
 
 
 def test_config_lists_every_option(name):
@@ -160,13 +178,13 @@ def test_hides_the_ratio_up_to_one_unit(name, grid):
 
 
 def test_an_odd_grid_works_or_is_refused_by_its_size(name):
-    refusal = None
+    refusal, grid = None, clips(ODD_GRID) if name in OF_CLIPS else ODD_GRID
     try:
-        plan = plan_of(name, ODD_GRID)
+        plan = plan_of(name, grid)
     except ValueError as error:
         refusal = str(error)
     if refusal is None:
-        check_plan(plan, ODD_GRID, samples=len(INDEX))
+        check_plan(plan, grid, samples=len(INDEX))
     else:
         assert any(size in refusal for size in ("(7, 9)", "(112, 144)", "112 pixels"))
 

@@ -1,0 +1,62 @@
+"""Pixels in their own scale of 0 to 1 as a target."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maskpre.ops.patchify import patchify
+from maskpre.targets.base import Target
+from maskpre.types import Grid, Located, Step
+
+EPS = 1e-6
+
+
+class UnitPixelTarget(Target):
+    """Pixels of every tubelet or patch in [0, 1], in the order ([frame,] row, column, channel).
+
+    The view's normalisation by `mean` and `std` is undone first (VideoMAE, Tong et al., NeurIPS 2022).
+    `normalize` "channel" then standardises each cell's values of each channel by their own mean and unbiased
+    deviation, to which 1e-6 is added outside the root; "none" leaves them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        grid: Grid,
+        in_chans: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        normalize: Literal["none", "channel"] = "channel",
+        view: str = "video",
+    ) -> None:
+        super().__init__(grid=grid, dim=prod(grid.stride) * in_chans, reads={view: in_chans})
+        if not len(mean) == len(std) == in_chans:
+            raise ValueError(
+                f"mean has {len(mean)} and std {len(std)} values for {in_chans} channels; they must agree"
+            )
+        if normalize not in ("none", "channel"):
+            raise ValueError(f"normalize must be 'none' or 'channel', got {normalize!r}")
+        self.in_chans, self.normalize, self.view = in_chans, normalize, view
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float64), persistent=False)
+
+    def pixels(self, step: Step) -> Float[Tensor, "b l r c"]:
+        """All r pixels of every cell in [0, 1]."""
+        view = step.views[self.view]
+        cells = patchify(view, self.grid).unflatten(2, (-1, self.in_chans))
+        return cells * self.std.to(view.dtype) + self.mean.to(view.dtype)
+
+    def forward(self, step: Step) -> Located:
+        """The cells of the step's view."""
+        pixels = self.pixels(step)
+        if self.normalize == "channel":
+            std, mean = torch.std_mean(pixels, dim=2, keepdim=True)
+            pixels = (pixels - mean) / (std + EPS)
+        return Located(pixels.flatten(2), self.grid)
