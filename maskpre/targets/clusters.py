@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -11,16 +10,9 @@ from torch.nn.functional import linear, normalize
 
 from maskpre.encoders.base import EncoderSpec
 from maskpre.losses.base import Loss
+from maskpre.ops.mlp import gelu_mlp
 from maskpre.targets.base import Target
 from maskpre.types import Grid, Located, Step
-
-
-def projection_network(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers between these widths with GELU between them; torch's default initialisation."""
-    layers: list[nn.Module] = []
-    for narrow, wide in pairwise(widths):
-        layers += [nn.Linear(narrow, wide), nn.GELU()]
-    return nn.Sequential(*layers[:-1])
 
 
 class ClusterTarget(Target):
@@ -69,7 +61,7 @@ class ClusterTarget(Target):
         self.taps, self.loss_of, self.gives_class = inner.taps, inner.loss_of, inner.gives_class
         self.values, self.loss = inner, loss
         widths = [] if dim is None else [inner.dim, *hidden_dims, dim]
-        self.projection = projection_network(widths) if widths else nn.Identity()
+        self.projection = gelu_mlp(widths) if widths else nn.Identity()
         self.prototypes = nn.Parameter(normalize(torch.randn(num_prototypes, self.dim), dim=1))
 
     def forward(self, step: Step) -> Located:
