@@ -61,6 +61,19 @@ def vit(state: Mapping[str, Tensor]) -> Architecture:
     return Architecture("vit_base_patch16_224", sizes)
 
 
+def dinov2(state: Mapping[str, Tensor]) -> Architecture:
+    """A plain ViT of DINOv2 with register tokens, whose positions are those of the patches."""
+    sizes = _common(state, block="blocks.0")
+    side, _ = square_grid(state["pos_embed"].shape[1], 0)
+    sizes |= {
+        "img_size": side * sizes["patch_size"],
+        "depth": _count(state, r"blocks\.(\d+)\."),
+        "num_heads": _heads(sizes["embed_dim"]),
+        "reg_tokens": state["reg_token"].shape[1],
+    }
+    return Architecture("vit_base_patch14_reg4_dinov2", sizes)
+
+
 def clip(state: Mapping[str, Tensor]) -> Architecture:
     """The image tower of a CLIP as OpenAI trained it, with its fast GELU."""
     return Architecture("vit_base_patch16_clip_quickgelu_224", vit(state).options)

@@ -11,6 +11,7 @@ from maskpre.checkpoints import (
     infer,
     names_convmae,
     names_dino,
+    names_dinov2,
     names_hpm,
     names_mae,
     names_maskalign,
@@ -93,6 +94,13 @@ LAYOUTS = (
         _encoder_only(names_transformers.vit_keys),
         names_transformers.vit_keys,
         infer.vit,
+    ),
+    Layout(
+        "DINOv2",
+        "register_tokens",
+        _encoder_only(names_dinov2.encoder_keys),
+        names_dinov2.encoder_keys,
+        infer.dinov2,
     ),
     Layout(
         "DINO",

@@ -18,17 +18,23 @@ CLASS_ROWS = 3
 
 
 def resize_positions(
-    table: Float[Tensor, "1 n d"], *, source: tuple[int, int], target: tuple[int, int], num_prefix_tokens: int
+    table: Float[Tensor, "1 n d"],
+    *,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    num_prefix_tokens: int,
+    antialias: bool = False,
 ) -> Float[Tensor, "1 m d"]:
     """Absolute positions for a grid of `target` (rows, columns) from one of `source`; prefix rows stay.
 
-    Bicubic without anti-aliasing, as MAE's fine-tuning (He et al. 2022) does.
+    Bicubic, without anti-aliasing as MAE's fine-tuning (He et al. 2022) does, or with it as DINOv2 with
+    registers (Darcet et al. 2024).
     """
     if source == target:
         return table
     prefix, cells = table[:, :num_prefix_tokens], table[:, num_prefix_tokens:]
     planes = cells.unflatten(1, source).permute(0, 3, 1, 2)
-    resized = interpolate(planes, size=target, mode="bicubic", align_corners=False)
+    resized = interpolate(planes, size=target, mode="bicubic", align_corners=False, antialias=antialias)
     return torch.cat([prefix, resized.flatten(2).transpose(1, 2)], dim=1)
 
 
@@ -107,20 +113,24 @@ def spread_shared_table(state: Mapping[str, Tensor], like: Mapping[str, Tensor])
 
 
 def fit_positions(
-    state: Mapping[str, Tensor], like: Mapping[str, Tensor], *, num_prefix_tokens: int
+    state: Mapping[str, Tensor],
+    like: Mapping[str, Tensor],
+    *,
+    num_prefix_tokens: int,
+    antialias: bool = False,
 ) -> dict[str, Tensor]:
     """`state` with its position tables spread over blocks and resized to the shapes they have in `like`.
 
-    Grids and windows are taken to be square. Raises ValueError if widths or heads differ, or tables belong to
-    no square.
+    `antialias` concerns absolute positions, see `resize_positions`. Grids and windows are taken to be square.
+    Raises ValueError if widths or heads differ, or tables belong to no square.
     """
     return {
-        name: _fit(name, value, like[name], num_prefix_tokens) if name in like else value
+        name: _fit(name, value, like[name], num_prefix_tokens, antialias) if name in like else value
         for name, value in spread_shared_table(state, like).items()
     }
 
 
-def _fit(name: str, value: Tensor, like: Tensor, num_prefix_tokens: int) -> Tensor:
+def _fit(name: str, value: Tensor, like: Tensor, num_prefix_tokens: int, antialias: bool) -> Tensor:
     last = name.rpartition(".")[2]
     if value.shape == like.shape or last not in (TABLE, *POSITIONS):
         return value
@@ -131,4 +141,6 @@ def _fit(name: str, value: Tensor, like: Tensor, num_prefix_tokens: int) -> Tens
         return resize_relative_table(value, source=source, target=target)
     prefix = num_prefix_tokens if last == "pos_embed" else 0
     source, target = square_grid(value.shape[1], prefix), square_grid(like.shape[1], prefix)
-    return resize_positions(value, source=source, target=target, num_prefix_tokens=prefix)
+    return resize_positions(
+        value, source=source, target=target, num_prefix_tokens=prefix, antialias=antialias
+    )

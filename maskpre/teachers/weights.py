@@ -39,7 +39,13 @@ def fill_teacher(
     _check(state, like, where=where, name=name)
     table = getattr(network, "pos_embed", None)
     rows = 0 if table is None else table.shape[1] - network.spec.grid.num_cells
-    fitted = fit_positions({key: state[key] for key in like}, like, num_prefix_tokens=rows)
+    # Networks with registers are DINOv2's, whose tables are resized with anti-aliasing.
+    fitted = fit_positions(
+        {key: state[key] for key in like},
+        like,
+        num_prefix_tokens=rows,
+        antialias=getattr(network, "reg_token", None) is not None,
+    )
     if isinstance(projection, nn.Linear):
         put_in(projection, {"weight": _projection(state, projection, where)})
     put_in(network, {key: fitted[key.removeprefix("net.")] for key in network.state_dict()})
