@@ -20,8 +20,8 @@ from maskpre.checkpoints.sources import OwnSource, PlannedWeights, Source, open_
 from maskpre.config.compose import compose
 from maskpre.config.planned import planned_weights
 from maskpre.config.validate import validate
-from maskpre.data.demo import default_cache_dir
 from maskpre.data.files import atomic_path
+from maskpre.data.rendered import default_cache_dir
 from maskpre.errors import UserError
 from maskpre.run_folder import RunFolder, is_first_rank
 from maskpre.subprocesses import run_forwarding_signals

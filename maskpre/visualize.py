@@ -19,7 +19,7 @@ from maskpre.data.files import atomic_path
 from maskpre.data.module import PretrainData, Split
 from maskpre.data.randomness import Draws
 from maskpre.data.sources import BadSampleError
-from maskpre.data.sources.folder import scan_pictures
+from maskpre.data.sources.folder import scan_files
 from maskpre.errors import UserError
 from maskpre.evaluation.reconstruction import reconstruction_grid
 from maskpre.ops.noise import KeyedNoise
@@ -29,7 +29,7 @@ def find_pictures(images: str | Sequence[str], num: int) -> list[Path]:
     """The first `num` picture files among files and folders; UserError if there is none."""
     found: list[Path] = []
     for path in map(Path, [images] if isinstance(images, str) else images):
-        found += [path / name for name in scan_pictures(path)] if path.is_dir() else [path]
+        found += [path / name for name in scan_files(path)] if path.is_dir() else [path]
     if not found:
         raise UserError("images is an empty list; give folders or files, or null for the data set's own")
     return found[:num]
@@ -43,8 +43,8 @@ def read_pictures(paths: Sequence[Path], data: PretrainData) -> dict[str, Tensor
             image = decode_picture(np.fromfile(path, dtype=np.uint8), data.channels)
         except (OSError, BadSampleError) as error:
             raise UserError(f"{path} {error}") from error
-        samples.append(Sample(data.eval_transform(image, Draws(data.seed, 0, number)), -1, number))
-    return collate(samples, epoch=0)
+        samples.append(Sample(data.eval_transform(image, Draws(data.seed, 0, number)), -1, number, 0))
+    return collate(samples)
 
 
 def held_out(data: PretrainData, num: int) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """From requests to batches: read, decode, transform, and what happens to samples that can't be read."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import UInt8
@@ -41,21 +42,25 @@ class Loaded(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One transformed picture on its way into a batch, with its label and its number in the source."""
+    """One transformed picture or clip on its way into a batch.
 
-    image: UInt8[Tensor, "c h w"]
+    `number` is its place in the source; with the `epoch` it keys everything random that is done to it.
+    """
+
+    pixels: UInt8[Tensor, "c *any h w"]
     label: int
     number: int
+    epoch: int
 
 
-def collate(samples: Sequence[Sample], epoch: int) -> Batch:
-    """The batch of some samples of one epoch."""
-    images, labels, indices = zip(*samples, strict=True)
+def collate(samples: Sequence[Sample], view: str = "image") -> Batch:
+    """The batch of some samples, their pixels under the name `view`."""
+    pixels, labels, indices, epochs = zip(*samples, strict=True)
     return {
-        "image": torch.stack(images),
+        view: torch.stack(pixels),
         "label": torch.tensor(labels),
         "index": torch.tensor(indices),
-        "epoch": torch.full((len(samples),), epoch),
+        "epoch": torch.tensor(epochs),
     }
 
 
@@ -69,14 +74,64 @@ class _FailedError(Exception):
     """The batch can't be completed."""
 
 
-class PictureBatches(Dataset[Loaded]):
+class Batches(Dataset[Loaded], ABC):
     """Map-style data set whose items are whole batches.
 
-    A batch is {"image": uint8 (B, C, H, W), "label": int64 (B,), "index": int64 (B,), "epoch": int64 (B,)}
-    with label -1 for none. A bad sample is replaced by one chosen by (seed, epoch, its index, attempt),
-    whose own index the batch then carries; or dropped (evaluation); or fails the batch. Failing is a
-    result, not an exception, so that the main process can raise it with a clean message.
+    A batch is {view: uint8 (B, C, ...), "label": int64 (B,), "index": int64 (B,), "epoch": int64 (B,)} with
+    label -1 for none. A bad sample is replaced by one chosen by (seed, epoch, its index, attempt), whose own
+    index the batch then carries; or dropped (evaluation); or fails the batch. Failing is a result, not an
+    exception, so that the main process can raise it with a clean message.
     """
+
+    view: ClassVar[str]
+
+    def __init__(self, *, source: Source, seed: int, on_bad: OnBadSample) -> None:
+        self.source = source
+        self.seed = seed
+        self.on_bad: OnBadSample = on_bad
+
+    @abstractmethod
+    def samples(self, index: int, epoch: int) -> list[Sample]:
+        """What one sample of the source gives in one epoch; raises BadSampleError if it can't be read."""
+
+    def __getitem__(self, request: Request) -> Loaded:
+        """The batch of one request."""
+        bad: list[BadSample] = []
+        samples: list[Sample] = []
+        try:
+            for index in request.indices.tolist():
+                samples += self._load_or_replace(index, request.epoch, bad)
+        except _FailedError as error:
+            return Loaded(None, bad, str(error))
+        if not samples:
+            return Loaded(None, bad, self._nothing_but(bad) if len(bad) >= MAX_IN_A_ROW else "")
+        return Loaded(collate(samples, self.view), bad)
+
+    def _load_or_replace(self, index: int, epoch: int, bad: list[BadSample]) -> list[Sample]:
+        chosen, before = index, len(bad)
+        for attempt in range(1, MAX_IN_A_ROW + 1):
+            try:
+                return self.samples(chosen, epoch)
+            except BadSampleError as error:
+                bad.append(BadSample(chosen, self.source.key(chosen), str(error)))
+            if self.on_bad == "drop":
+                return []
+            if self.on_bad == "raise":
+                raise _FailedError(f"'{bad[-1].key}' {bad[-1].reason} (data.on_error=raise)")
+            bits = raw_bits(
+                seed=self.seed, stream="replacement", epoch=epoch, index=index, attempt=attempt, count=1
+            )
+            chosen = int(bits[0] % len(self.source))
+        raise _FailedError(self._nothing_but(bad[before:]))
+
+    def _nothing_but(self, bad: Sequence[BadSample]) -> str:
+        return too_many(bad, self.source.describe())
+
+
+class PictureBatches(Batches):
+    """Batches of pictures, (B, C, H, W) under "image"."""
+
+    view = "image"
 
     def __init__(
         self,
@@ -88,27 +143,15 @@ class PictureBatches(Dataset[Loaded]):
         on_bad: OnBadSample,
         cache: PixelCache | None = None,
     ) -> None:
-        self.source = source
+        super().__init__(source=source, seed=seed, on_bad=on_bad)
         self.transform = transform
         self.channels = channels
-        self.seed = seed
-        self.on_bad: OnBadSample = on_bad
         self.cache = cache
 
-    def __getitem__(self, request: Request) -> Loaded:
-        """The batch of one request."""
-        bad: list[BadSample] = []
-        samples: list[Sample] = []
-        try:
-            for index in request.indices.tolist():
-                sample = self._load_or_replace(index, request.epoch, bad)
-                if sample is not None:
-                    samples.append(sample)
-        except _FailedError as error:
-            return Loaded(None, bad, str(error))
-        if not samples:
-            return Loaded(None, bad, self._nothing_but(bad) if len(bad) >= MAX_IN_A_ROW else "")
-        return Loaded(collate(samples, request.epoch), bad)
+    def samples(self, index: int, epoch: int) -> list[Sample]:
+        """The transformed picture."""
+        image = self.transform(self.picture(index), Draws(self.seed, epoch, index))
+        return [Sample(image, int(self.source.labels[index]), index, epoch)]
 
     def picture(self, index: int) -> UInt8[Tensor, "c h w"]:
         """The decoded picture, from memory if it was decoded before; raises BadSampleError."""
@@ -119,26 +162,3 @@ class PictureBatches(Dataset[Loaded]):
             image = decode_picture(self.source.read(index).data, self.channels)
             self.cache.put(index, image)
         return image
-
-    def _load_or_replace(self, index: int, epoch: int, bad: list[BadSample]) -> Sample | None:
-        chosen, before = index, len(bad)
-        for attempt in range(1, MAX_IN_A_ROW + 1):
-            try:
-                image = self.picture(chosen)
-            except BadSampleError as error:
-                bad.append(BadSample(chosen, self.source.key(chosen), str(error)))
-            else:
-                image = self.transform(image, Draws(self.seed, epoch, chosen))
-                return Sample(image, int(self.source.labels[chosen]), chosen)
-            if self.on_bad == "drop":
-                return None
-            if self.on_bad == "raise":
-                raise _FailedError(f"'{bad[-1].key}' {bad[-1].reason} (data.on_error=raise)")
-            bits = raw_bits(
-                seed=self.seed, stream="replacement", epoch=epoch, index=index, attempt=attempt, count=1
-            )
-            chosen = int(bits[0] % len(self.source))
-        raise _FailedError(self._nothing_but(bad[before:]))
-
-    def _nothing_but(self, bad: Sequence[BadSample]) -> str:
-        return too_many(bad, self.source.describe())

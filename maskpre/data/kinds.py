@@ -1,17 +1,19 @@
-"""The kinds of data set a config can name."""
+"""The kinds of picture data a config can name."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskpre.data.demo import default_cache_dir, ensure_demo
-from maskpre.data.module import PretrainData, Split
+from maskpre.data.demo import ensure_demo
+from maskpre.data.module import Split
+from maskpre.data.picture_data import PictureData
+from maskpre.data.rendered import cache_folder
 from maskpre.data.sources import FolderLabels, FolderSource, ShardSource, Source
 from maskpre.data.sources.shards import is_remote
 from maskpre.errors import UserError
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class FolderData(PretrainData):
+class FolderData(PictureData):
     """Pictures in a folder at any depth; see FolderSource for `labels`.
 
     Args:
@@ -35,7 +37,7 @@ class FolderData(PretrainData):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ImageNetData(PretrainData):
+class ImageNetData(PictureData):
     """ImageNet's layout: root/train and root/val, each with one folder per class."""
 
     root: str
@@ -47,7 +49,7 @@ class ImageNetData(PretrainData):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class WebDatasetData(PretrainData):
+class WebDatasetData(PictureData):
     """WebDataset shards on a local or mounted disk.
 
     Args:
@@ -70,14 +72,14 @@ class WebDatasetData(PretrainData):
         classes = self.source("train").classes if split == "val" else None
         return ShardSource(
             shards=shards,
-            cache_dir=_cache_dir(self.cache_dir),
+            cache_dir=cache_folder(self.cache_dir),
             on_error=self.on_error,
             classes=classes or None,
         )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DemoData(PretrainData):
+class DemoData(PictureData):
     """The built-in scenes, rendered into `cache_dir` at the first use; 20 classes of shape x pattern.
 
     Args:
@@ -93,7 +95,7 @@ class DemoData(PretrainData):
 
     def make_source(self, split: Split) -> Source:
         """The shards of `split`, rendered if they are not there."""
-        cache_dir = _cache_dir(self.cache_dir)
+        cache_dir = cache_folder(self.cache_dir)
         folder = ensure_demo(
             cache_dir,
             image_size=self.image_size,
@@ -103,7 +105,3 @@ class DemoData(PretrainData):
         )
         name = "train" if split == "train" else "test"
         return ShardSource(shards=f"{folder}/{name}-*.tar", cache_dir=cache_dir, on_error=self.on_error)
-
-
-def _cache_dir(configured: str | None) -> Path:
-    return default_cache_dir() if configured is None else Path(configured).expanduser()

@@ -9,13 +9,12 @@ from typing import Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset, Sampler
 
-from maskpre.data.dataset import MAX_IN_A_ROW, Loaded, OnBadSample, PictureBatches
-from maskpre.data.decode import decode_picture
+from maskpre.data.dataset import Batches, Loaded, OnBadSample
 from maskpre.data.loader import BatchLoader, SkipCount
 from maskpre.data.order import GlobalOrder, Request, SequentialOrder, Shuffle
 from maskpre.data.pixel_cache import PixelCache
 from maskpre.data.resume import Layout, continue_layout
-from maskpre.data.sources import BadSampleError, OnError, Source
+from maskpre.data.sources import OnError, Source
 from maskpre.data.transforms import Transform
 from maskpre.data.workers import available_cores
 from maskpre.errors import UserError
@@ -45,7 +44,7 @@ class PretrainData(LightningDataModule, ABC):
         seed: of order, crops and flips.
         shuffle: see `epoch_order`.
         on_error: "skip" replaces bad samples with a warning, "raise" stops at the first.
-        cache: "ram" keeps decoded training pictures in memory.
+        cache: "ram" keeps decoded samples in memory.
     """
 
     image_size: int
@@ -160,8 +159,7 @@ class PretrainData(LightningDataModule, ABC):
             micro_batches=micro_batches,
             shuffle=self.shuffle,
         )
-        on_bad: OnBadSample = "raise" if self.on_error == "raise" else "replace"
-        dataset = self._dataset("train", transform or self.transform, on_bad)
+        dataset = self._training_set(transform or self.transform)
         return self._loader(dataset, order, num_steps * micro_batches)
 
     def eval_loader(
@@ -186,8 +184,7 @@ class PretrainData(LightningDataModule, ABC):
             rank=rank,
             world=world,
         )
-        on_bad: OnBadSample = "raise" if self.on_error == "raise" else "drop"
-        dataset = self._dataset(split, transform or self.eval_transform, on_bad)
+        dataset = self._evaluation_set(split, transform or self.eval_transform)
         return self._loader(dataset, order, len(order))
 
     def state_dict(self) -> Layout:
@@ -207,15 +204,16 @@ class PretrainData(LightningDataModule, ABC):
             "micro_batches": 1 if self.trainer is None else self.trainer.accumulate_grad_batches,
         }
 
-    def _dataset(self, split: Split, transform: Transform, on_bad: OnBadSample) -> PictureBatches:
-        return PictureBatches(
-            source=self.source(split),
-            transform=transform,
-            channels=self.channels,
-            seed=self.seed,
-            on_bad=on_bad,
-            cache=self._cache(split) if self.cache == "ram" else None,
-        )
+    @abstractmethod
+    def _training_set(self, transform: Transform) -> Batches:
+        """Batches of the train split; bad samples are replaced."""
+
+    @abstractmethod
+    def _evaluation_set(self, split: Split, transform: Transform) -> Batches:
+        """Batches of a split in which bad samples are left out."""
+
+    def _on_bad(self, skipping: Literal["replace", "drop"]) -> OnBadSample:
+        return "raise" if self.on_error == "raise" else skipping
 
     def _workers(self) -> int:
         if self.num_workers is not None:
@@ -232,17 +230,13 @@ class PretrainData(LightningDataModule, ABC):
             total=total,
         )
 
-    def _cache(self, split: Split) -> PixelCache:
-        if split not in self._caches:
-            source = self.source(split)
-            self._caches[split] = PixelCache(count=len(source), shape=self._first_shape(source))
-        return self._caches[split]
+    def _cache(self, split: Split) -> PixelCache | None:
+        """Memory for decoded samples, if there shall be any; shared by all loaders of a split."""
+        if self.cache == "ram" and split not in self._caches:
+            shape = self._first_shape(split)
+            self._caches[split] = PixelCache(count=len(self.source(split)), shape=shape)
+        return self._caches.get(split)
 
-    def _first_shape(self, source: Source) -> tuple[int, int, int]:
-        for index in range(min(len(source), MAX_IN_A_ROW)):
-            try:
-                channels, height, width = decode_picture(source.read(index).data, self.channels).shape
-            except BadSampleError:
-                continue
-            return channels, height, width
-        return self.channels, self.image_size, self.image_size
+    @abstractmethod
+    def _first_shape(self, split: Split) -> tuple[int, ...]:
+        """Shape of the first sample that can be decoded."""

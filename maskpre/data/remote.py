@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from webdataset.shardlists import expand_urls
 
 from maskpre.data.loader import BatchLoader
-from maskpre.data.module import PretrainData, Split
+from maskpre.data.module import Split
 from maskpre.data.order import micro_batch_size
+from maskpre.data.picture_data import PictureData
 from maskpre.data.remote_stream import RemoteBatches
 from maskpre.data.sources import Source
 from maskpre.data.transforms import Transform
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RemoteData(PretrainData):
+class RemoteData(PictureData):
     """WebDataset shards streamed from a command or URL, for pretraining only.
 
     There is no exact order: a resumed run starts a new pass over newly shuffled shards, and other ranks

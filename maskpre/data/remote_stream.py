@@ -14,7 +14,7 @@ from maskpre.data.dataset import MAX_IN_A_ROW, BadSample, Loaded, Sample, collat
 from maskpre.data.decode import decode_picture
 from maskpre.data.randomness import Draws, raw_bits
 from maskpre.data.sources import BadSampleError, OnError
-from maskpre.data.sources.base import PICTURE_SUFFIXES
+from maskpre.data.sources.base import PICTURES
 from maskpre.data.transforms import Transform
 from maskpre.errors import UserError
 
@@ -56,7 +56,7 @@ class RemoteBatches(IterableDataset[Loaded]):
         """Batches of whatever comes next."""
         samples: list[Sample] = []
         bad: list[BadSample] = []
-        for number, event in self._events():
+        for event in self._events():
             if isinstance(event, Sample):
                 samples.append(event)
             else:
@@ -65,17 +65,17 @@ class RemoteBatches(IterableDataset[Loaded]):
                 yield Loaded(None, bad, too_many(bad, f"data.on_error={self.on_error}"))
                 return
             if len(samples) == self.batch_size:
-                yield Loaded(collate(samples, number), bad)
+                yield Loaded(collate(samples), bad)
                 samples, bad = [], []
 
-    def _events(self) -> Iterator[tuple[int, Sample | BadSample]]:
-        """(pass, sample or what was in its place) pass after pass."""
+    def _events(self) -> Iterator[Sample | BadSample]:
+        """Samples, or what was in their place, pass after pass."""
         for number in itertools.count():
             good = False
             for raw in self._raw_samples(number):
                 event = raw if isinstance(raw, BadSample) else self._sample(raw, number)
                 good |= isinstance(event, Sample)
-                yield number, event
+                yield event
             if not good:
                 raise UserError(f"a pass over {len(self._shards(number))} shards gave no sample")
 
@@ -107,7 +107,7 @@ class RemoteBatches(IterableDataset[Loaded]):
         return raw_bits(seed=self.seed, stream=stream, epoch=number, index=self.start_step, count=count)
 
     def _sample(self, raw: dict[str, Any], number: int) -> Sample | BadSample:
-        pictures = [name for name in raw if f".{name}" in PICTURE_SUFFIXES]
+        pictures = [name for name in raw if f".{name}" in PICTURES.suffixes]
         try:
             if not pictures:
                 raise BadSampleError(f"has no picture among its members {sorted(raw)}")
@@ -117,7 +117,7 @@ class RemoteBatches(IterableDataset[Loaded]):
             return _bad(f"{raw['__url__']}:{raw['__key__']}", error)
         index = _hash(raw["__key__"])
         image = self.transform(image, Draws(self.seed, number, index))
-        return Sample(image, int(raw.get("cls", -1)), index)
+        return Sample(image, int(raw.get("cls", -1)), index, number)
 
 
 def _hash(key: str) -> int:

@@ -1,4 +1,7 @@
-"""Cropping and resizing on uint8 tensors, with every random number drawn from the sample's own stream."""
+"""Cropping and resizing on uint8 tensors, with every random number drawn from the sample's own stream.
+
+A clip (t, c, h, w) is treated as a picture is: all of its frames get the same crop and flip.
+"""
 
 import math
 from collections.abc import Sequence
@@ -20,10 +23,10 @@ _ATTEMPTS = 10
 
 @runtime_checkable
 class Transform(Protocol):
-    """Brings one picture to the size the model takes; equal pictures and draws give equal results."""
+    """Brings one picture or clip to the size the model takes; equal pixels and draws give equal results."""
 
-    def __call__(self, image: UInt8[Tensor, "c h w"], draws: Draws) -> UInt8[Tensor, "c s t"]:
-        """The transformed picture."""
+    def __call__(self, image: UInt8[Tensor, "*t c h w"], draws: Draws) -> UInt8[Tensor, "*t c r s"]:
+        """The transformed picture or clip."""
 
 
 class Box(NamedTuple):
@@ -34,25 +37,31 @@ class Box(NamedTuple):
     height: int
     width: int
 
+    def cut(self, image: UInt8[Tensor, "*t c h w"]) -> UInt8[Tensor, "*t c r s"]:
+        """The part of a picture, or of every frame of a clip."""
+        return image[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
 
 def resize(
-    image: UInt8[Tensor, "c h w"], size: tuple[int, int], interpolation: Interpolation
-) -> UInt8[Tensor, "c s t"]:
+    image: UInt8[Tensor, "*t c h w"], size: tuple[int, int], interpolation: Interpolation
+) -> UInt8[Tensor, "*t c r s"]:
     """Antialiased resize in 8-bit arithmetic.
 
     The kernels are Pillow's, but torch rounds the weights more coarsely: up to a threefold reduction the
     pixels of noise differ by at most 2 levels of 255 from Pillow's, at a sixfold one by 4.
     """
-    if image.shape[1:] == size:
+    if image.shape[-2:] == size:
         return image
-    return F.interpolate(image[None], size=size, mode=interpolation, antialias=True)[0]
+    batched = image if image.ndim == 4 else image[None]
+    resized = F.interpolate(batched, size=size, mode=interpolation, antialias=True)
+    return resized if image.ndim == 4 else resized[0]
 
 
 def resize_short_side(
-    image: UInt8[Tensor, "c h w"], short_side: int, interpolation: Interpolation
-) -> UInt8[Tensor, "c s t"]:
+    image: UInt8[Tensor, "*t c h w"], short_side: int, interpolation: Interpolation
+) -> UInt8[Tensor, "*t c r s"]:
     """`resize` to a short side of `short_side` pixels, keeping the aspect ratio."""
-    height, width = image.shape[1:]
+    height, width = image.shape[-2:]
     short = min(height, width)
     return resize(image, (height * short_side // short, width * short_side // short), interpolation)
 
@@ -92,12 +101,12 @@ class RandomResizedCrop:
         self.flip = flip
         self.fit = fit
 
-    def __call__(self, image: UInt8[Tensor, "c h w"], draws: Draws) -> UInt8[Tensor, "c s s"]:
+    def __call__(self, image: UInt8[Tensor, "*t c h w"], draws: Draws) -> UInt8[Tensor, "*t c s s"]:
         """Crop, resize, perhaps flip."""
-        box = self.box(image.shape[1], image.shape[2], draws)
-        part = image[:, box.top : box.top + box.height, box.left : box.left + box.width]
+        box = self.box(image.shape[-2], image.shape[-1], draws)
+        part = box.cut(image)
         part = resize(part, (self.size, self.size), self.interpolation)
-        return _maybe_flip(part, self.flip, draws)
+        return maybe_flip(part, self.flip, draws)
 
     def box(self, height: int, width: int, draws: Draws) -> Box:
         """The part of a picture of `height` x `width` that these draws choose."""
@@ -137,12 +146,12 @@ class RandomPadCrop:
         self.padding = padding
         self.flip = flip
 
-    def __call__(self, image: UInt8[Tensor, "c h w"], draws: Draws) -> UInt8[Tensor, "c s s"]:
+    def __call__(self, image: UInt8[Tensor, "*t c h w"], draws: Draws) -> UInt8[Tensor, "*t c s s"]:
         """Crop and perhaps flip."""
         vertical, horizontal = draws.uniform("crop", 2)
-        rows = self._positions(image.shape[1], vertical)
-        columns = self._positions(image.shape[2], horizontal)
-        return _maybe_flip(image.index_select(1, rows).index_select(2, columns), self.flip, draws)
+        rows = self._positions(image.shape[-2], vertical)
+        columns = self._positions(image.shape[-1], horizontal)
+        return maybe_flip(image.index_select(-2, rows).index_select(-1, columns), self.flip, draws)
 
     def _positions(self, length: int, draw: float) -> Int64[Tensor, " s"]:
         room = length + 2 * self.padding - self.size
@@ -167,14 +176,38 @@ class CentreCrop:
         self.short_side = int(size / crop_ratio)
         self.interpolation: Interpolation = interpolation
 
-    def __call__(self, image: UInt8[Tensor, "c h w"], draws: Draws) -> UInt8[Tensor, "c s s"]:
+    def __call__(self, image: UInt8[Tensor, "*t c h w"], draws: Draws) -> UInt8[Tensor, "*t c s s"]:
         """Resize and crop; `draws` is not used."""
         image = resize_short_side(image, self.short_side, self.interpolation)
-        top, left = (round((side - self.size) / 2) for side in image.shape[1:])
-        return image[:, top : top + self.size, left : left + self.size]
+        top, left = (round((side - self.size) / 2) for side in image.shape[-2:])
+        return Box(top, left, self.size, self.size).cut(image)
 
 
-def _maybe_flip(image: Tensor, probability: float, draws: Draws) -> Tensor:
+class SideCrop:
+    """Resize the short side to `size`, keep a square at `place` along the longer one; nothing is random.
+
+    `place` 0 is the left or upper end, 1 the right or lower one: 0, 0.5 and 1 are the three test crops of
+    video recognition.
+    """
+
+    def __init__(self, *, size: int, place: float = 0.5, interpolation: Interpolation = "bilinear") -> None:
+        if not 0 <= place <= 1:
+            raise UserError(f"place must be in [0, 1], got {place}")
+        self.size = size
+        self.place = place
+        self.interpolation: Interpolation = interpolation
+
+    def __call__(self, image: UInt8[Tensor, "*t c h w"], draws: Draws) -> UInt8[Tensor, "*t c s s"]:
+        """Resize and crop; `draws` is not used."""
+        image = resize_short_side(image, self.size, self.interpolation)
+        top, left = (int(self.place * (side - self.size)) for side in image.shape[-2:])
+        return Box(top, left, self.size, self.size).cut(image)
+
+
+def maybe_flip(
+    image: UInt8[Tensor, "*t c h w"], probability: float, draws: Draws
+) -> UInt8[Tensor, "*t c h w"]:
+    """The picture or clip, mirrored left to right with a probability."""
     if probability and draws.uniform("flip", 1)[0] < probability:
         return image.flip(-1)
     return image

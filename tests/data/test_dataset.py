@@ -115,7 +115,7 @@ def test_the_memory_changes_no_batch_and_spares_the_disk(tmp_path, jpeg):
 
 
 def test_memory_that_cannot_be_had_is_refused():
-    with pytest.raises(UserError, match=r"data.cache=ram needs 1401\d+.\d GiB for 10000000000 pictures"):
+    with pytest.raises(UserError, match=r"data.cache=ram needs 1401\d+.\d GiB for 10000000000 samples"):
         PixelCache(count=10**10, shape=(3, 224, 224))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskpre.data import demo
-from maskpre.data.demo import default_cache_dir, ensure_demo
+from maskpre.data import demo, rendered
+from maskpre.data.demo import ensure_demo
+from maskpre.data.rendered import default_cache_dir
 from maskpre.data.scenes import CLASS_NAMES, RENDERER_VERSION, SceneRanges, label_of, render, sample_scene
 from maskpre.data.scenes.shards import ShardJob, write_shard
 from maskpre.errors import UserError
@@ -115,7 +116,7 @@ def test_second_call_finds_what_the_first_rendered(folder: Path, monkeypatch: py
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(demo, "write_shards", refuse)
+    monkeypatch.setattr(rendered, "write_shards", refuse)
     assert _small(folder.parent, num_train=270) == folder
 
 
@@ -189,7 +190,7 @@ def test_interrupted_render_cleans_up(tmp_path: Path, monkeypatch: pytest.Monkey
         assert ".partial-" in "".join(_leftovers(tmp_path))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "write_shards", interrupt)
+    monkeypatch.setattr(rendered, "write_shards", interrupt)
     with pytest.raises(KeyboardInterrupt):
         _small(tmp_path)
     assert _leftovers(tmp_path) == []

@@ -52,9 +52,14 @@ CLASS_NAMES: tuple[str, ...] = tuple(f"{shape} {pattern}" for shape in SHAPES fo
 
 def label_of(*, seed: int, index: int) -> int:
     """The class of a scene; every block of 20 consecutive indices from a multiple of 20 holds each once."""
-    block, place = divmod(index, len(CLASS_NAMES))
+    return balanced_label(seed=seed, index=index, classes=len(CLASS_NAMES))
+
+
+def balanced_label(*, seed: int, index: int, classes: int) -> int:
+    """One of `classes` labels; every block of that many consecutive indices holds each once."""
+    block, place = divmod(index, classes)
     order = np.random.Generator(np.random.Philox(key=[seed, block], counter=1 << 192))
-    return int(order.permutation(len(CLASS_NAMES))[place])
+    return int(order.permutation(classes)[place])
 
 
 def sample_scene(*, seed: int, index: int, ranges: SceneRanges) -> Scene:
@@ -72,8 +77,8 @@ def sample_scene(*, seed: int, index: int, ranges: SceneRanges) -> Scene:
     occluders = tuple(_occluder(rng, ranges, main=main, camera=camera) for _ in range(count))
     return Scene(
         bodies=(main, *occluders),
-        light=_light(rng, ranges),
-        background=_background(rng, ranges),
+        light=sample_light(rng, ranges),
+        background=sample_background(rng, ranges),
         camera=camera,
         label=label,
     )
@@ -85,7 +90,7 @@ def sample_camera(rng: np.random.Generator, ranges: SceneRanges) -> Camera:
     azimuth = _angle(rng, ranges.camera_azimuth)
     target = vector(0.0, 0.9, 0.0)
     return Camera(
-        position=target + 6.2 * _on_sphere(azimuth=azimuth, elevation=elevation),
+        position=target + 6.2 * on_sphere(azimuth=azimuth, elevation=elevation),
         target=target,
         field_of_view=math.radians(36),
         velocity=_slide(rng, ranges),
@@ -96,7 +101,7 @@ def _main_body(
     rng: np.random.Generator, ranges: SceneRanges, *, shape: ShapeName, pattern: PatternName
 ) -> Body:
     x, z = rng.uniform(-ranges.offset, ranges.offset, 2)
-    return _body(
+    return sample_body(
         rng,
         ranges,
         shape=SHAPES[shape](rng, rng.uniform(*ranges.size)),
@@ -115,10 +120,10 @@ def _occluder(rng: np.random.Generator, ranges: SceneRanges, *, main: Body, came
     aside = rng.uniform(-1.0, 1.0)
     x = main.position[0] + ahead * towards[0] + aside * towards[2]
     z = main.position[2] + ahead * towards[2] - aside * towards[0]
-    return _body(rng, ranges, shape=shape, pattern="solid", place=(float(x), float(z)), turn=180.0)
+    return sample_body(rng, ranges, shape=shape, pattern="solid", place=(float(x), float(z)), turn=180.0)
 
 
-def _body(
+def sample_body(
     rng: np.random.Generator,
     ranges: SceneRanges,
     *,
@@ -127,6 +132,7 @@ def _body(
     place: tuple[float, float],
     turn: float,
 ) -> Body:
+    """Draw a body on the ground at `place` (x, z), turned by up to `turn` degrees about each axis."""
     pose = rotation(yaw=_angle(rng, turn), pitch=_angle(rng, turn), roll=_angle(rng, turn))
     u, v = rng.uniform(0, 2, 2)
     cell = _fit(rng.uniform(*ranges.cell), shape.girth)
@@ -155,18 +161,20 @@ def _tones(rng: np.random.Generator, ranges: SceneRanges) -> tuple[Vector, Vecto
     return (dark, light) if rng.random() < 0.5 else (light, dark)
 
 
-def _light(rng: np.random.Generator, ranges: SceneRanges) -> Light:
+def sample_light(rng: np.random.Generator, ranges: SceneRanges) -> Light:
+    """Draw a light."""
     elevation = math.radians(rng.uniform(*ranges.light_elevation))
     ambient = rng.uniform(*ranges.ambient)
     return Light(
-        direction=_on_sphere(azimuth=_angle(rng, ranges.light_azimuth), elevation=elevation),
+        direction=on_sphere(azimuth=_angle(rng, ranges.light_azimuth), elevation=elevation),
         strength=1.1 - ambient,
         ambient=ambient,
         width=rng.uniform(*ranges.light_width),
     )
 
 
-def _background(rng: np.random.Generator, ranges: SceneRanges) -> Background:
+def sample_background(rng: np.random.Generator, ranges: SceneRanges) -> Background:
+    """Draw ground and sky."""
     hue, saturation = rng.random(), rng.uniform(0.05, 0.45)
     value = rng.uniform(*ranges.ground_value)
     other_value = value + rng.uniform(-ranges.ground_contrast, ranges.ground_contrast)
@@ -192,7 +200,8 @@ def _angle(rng: np.random.Generator, largest: float) -> float:
     return math.radians(rng.uniform(-largest, largest))
 
 
-def _on_sphere(*, azimuth: float, elevation: float) -> Vector:
+def on_sphere(*, azimuth: float, elevation: float) -> Vector:
+    """The direction at two angles in radians; azimuth 0 is the z axis."""
     return vector(
         math.cos(elevation) * math.sin(azimuth),
         math.sin(elevation),

@@ -1,14 +1,16 @@
-"""Renders scenes into tar shards; kept free of torch, as worker processes import it."""
+"""Renders into tar shards; kept free of torch, as worker processes import it."""
 
 import io
 import multiprocessing
 import os
 import signal
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -19,11 +21,20 @@ from maskpre.data.scenes.render import render
 from maskpre.data.scenes.sample import CLASS_NAMES, sample_scene
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardJob:
-    """Which scenes go into which file: indices first_index, first_index + 1, ... of the collection `seed`.
+class Rendered(NamedTuple):
+    """One sample: its class, the ending and content of its file, and the pixels it was made from."""
 
-    Members are named by the scene's number within its split, which starts at `first_key`.
+    label: int
+    ending: str
+    content: bytes
+    pixels: UInt8[np.ndarray, "*any size size 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderJob(ABC):
+    """Which samples go into which file: indices first_index, first_index + 1, ... of the collection `seed`.
+
+    Members are named by the sample's number within its split, which starts at `first_key`.
     """
 
     path: Path
@@ -32,7 +43,33 @@ class ShardJob:
     first_key: int
     count: int
     image_size: int
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """How many classes the collection has."""
+
+    @abstractmethod
+    def make(self, index: int) -> Rendered:
+        """Sample `index` of the collection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardJob(RenderJob):
+    """Pictures of scenes, as PNG."""
+
     ranges: SceneRanges
+
+    @property
+    def num_classes(self) -> int:
+        """Every shape with every pattern."""
+        return len(CLASS_NAMES)
+
+    def make(self, index: int) -> Rendered:
+        """The scene's picture."""
+        scene = sample_scene(seed=self.seed, index=index, ranges=self.ranges)
+        image = render(scene, size=self.image_size)["image"]
+        return Rendered(scene.label, "png", _png(image), image)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,23 +84,22 @@ class ShardSummary:
     pixel_square_sum: Float64[np.ndarray, "3"]
 
 
-def write_shard(job: ShardJob) -> ShardSummary:
-    """Render the job's scenes into a tar file of KEY.cls (ASCII label) and KEY.png members.
+def write_shard(job: RenderJob) -> ShardSummary:
+    """Render the job's samples into a tar file of KEY.cls (ASCII label) and KEY.ENDING members.
 
     The file is byte for byte the same whenever and wherever it is written.
     """
-    class_counts = np.zeros(len(CLASS_NAMES), np.int64)
+    class_counts = np.zeros(job.num_classes, np.int64)
     sums = np.zeros((2, 3))
     with job.path.open("wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for number in range(job.count):
-                scene = sample_scene(seed=job.seed, index=job.first_index + number, ranges=job.ranges)
-                image = render(scene, size=job.image_size)["image"]
+                sample = job.make(job.first_index + number)
                 key = f"{job.first_key + number:08d}"
-                _add(tar, f"{key}.cls", str(scene.label).encode("ascii"))
-                _add(tar, f"{key}.png", _png(image))
-                class_counts[scene.label] += 1
-                sums += _pixel_sums(image)
+                _add(tar, f"{key}.cls", str(sample.label).encode("ascii"))
+                _add(tar, f"{key}.{sample.ending}", sample.content)
+                class_counts[sample.label] += 1
+                sums += _pixel_sums(sample.pixels)
         file.flush()
         os.fsync(file.fileno())
     return ShardSummary(
@@ -77,30 +113,30 @@ def write_shard(job: ShardJob) -> ShardSummary:
 
 
 def write_shards(
-    jobs: Sequence[ShardJob], *, num_workers: int, on_images: Callable[[int], None]
+    jobs: Sequence[RenderJob], *, num_workers: int, on_samples: Callable[[int], None]
 ) -> list[ShardSummary]:
     """Write shards with `num_workers` processes (1: in this one), in any order, and summarise them in order.
 
-    `on_images` hears the number of images of each completed shard. On an error or an interrupt the shards
+    `on_samples` hears the number of samples of each completed shard. On an error or an interrupt the shards
     under way are ended, the others are not begun, and the error is raised.
     """
     if num_workers == 1:
-        return [_write_and_tell(job, on_images) for job in jobs]
+        return [_write_and_tell(job, on_samples) for job in jobs]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_leave_interrupts) as pool:
         futures = [pool.submit(write_shard, job) for job in jobs]
         try:
             for future in as_completed(futures):
-                on_images(future.result().count)
+                on_samples(future.result().count)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [future.result() for future in futures]
 
 
-def _write_and_tell(job: ShardJob, on_images: Callable[[int], None]) -> ShardSummary:
+def _write_and_tell(job: RenderJob, on_samples: Callable[[int], None]) -> ShardSummary:
     summary = write_shard(job)
-    on_images(summary.count)
+    on_samples(summary.count)
     return summary
 
 
@@ -121,6 +157,6 @@ def _png(image: UInt8[np.ndarray, "size size 3"]) -> bytes:
     return buffer.getvalue()
 
 
-def _pixel_sums(image: UInt8[np.ndarray, "size size 3"]) -> Float64[np.ndarray, "2 3"]:
+def _pixel_sums(image: UInt8[np.ndarray, "*any size size 3"]) -> Float64[np.ndarray, "2 3"]:
     pixels = image.reshape(-1, 3) / 255.0
     return np.stack([pixels.sum(axis=0), (pixels * pixels).sum(axis=0)])

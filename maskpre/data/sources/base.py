@@ -10,8 +10,18 @@ from numpy.typing import NDArray
 
 from maskpre.errors import UserError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".npy")
-"""File name endings (any case) that count as pictures."""
+
+class Media(NamedTuple):
+    """A kind of file: what messages call one, and the file name endings (any case) that count as it."""
+
+    noun: str
+    suffixes: tuple[str, ...]
+
+
+PICTURES = Media("picture", (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".npy"))
+VIDEOS = Media(
+    "video", (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
+)
 
 
 class BadSampleError(Exception):

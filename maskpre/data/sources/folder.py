@@ -1,4 +1,4 @@
-"""Pictures in a folder, at any depth."""
+"""Pictures or videos in a folder, at any depth."""
 
 import os
 from collections.abc import Sequence
@@ -8,57 +8,64 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from maskpre.data.sources.base import PICTURE_SUFFIXES, Source, StringTable
+from maskpre.data.sources.base import PICTURES, Media, Source, StringTable
 from maskpre.errors import UserError
 
 FolderLabels = Literal["auto", "folders", "none"]
 
 
-def scan_pictures(root: Path) -> list[str]:
-    """Paths below `root` of all pictures, relative, sorted; files whose names start with a dot are left out.
+def scan_files(root: Path, media: Media = PICTURES) -> list[str]:
+    """Paths below `root` of all files of a kind, relative, sorted; those starting with a dot are left out.
 
-    Raises UserError if the folder is missing or holds no picture.
+    Raises UserError if the folder is missing or holds no such file.
     """
     if not root.is_dir():
         raise UserError(f"the folder '{root}' does not exist")
     found: list[str] = []
     others = 0
     for folder, _, names in os.walk(root, followlinks=True):
-        pictures = [n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and not n.startswith(".")]
-        others += len(names) - len(pictures)
+        matching = [n for n in names if n.lower().endswith(media.suffixes) and not n.startswith(".")]
+        others += len(names) - len(matching)
         prefix = Path(folder).relative_to(root)
-        found.extend((prefix / name).as_posix() for name in pictures)
+        found.extend((prefix / name).as_posix() for name in matching)
     if not found:
         raise UserError(
-            f"the folder '{root}' holds no picture ({', '.join(PICTURE_SUFFIXES)}); "
+            f"the folder '{root}' holds no {media.noun} ({', '.join(media.suffixes)}); "
             f"it holds {others} other files"
         )
     return sorted(found)
 
 
 class FolderSource(Source):
-    """All pictures below `root`, sorted by path, labelled by their first-level folder.
+    """All files of a kind below `root`, sorted by path, labelled by their first-level folder.
 
     Args:
         root: the folder.
-        labels: "folders" wants every picture in a first-level folder; "auto" takes labels if that is so
+        labels: "folders" wants every file in a first-level folder; "auto" takes labels if that is so
             and leaves the data unlabelled otherwise; "none" ignores folders.
         classes: class names in order (those of the training set, for a validation set); by default the
             sorted names of the first-level folders.
+        media: pictures or videos.
     """
 
     def __init__(
-        self, *, root: str | Path, labels: FolderLabels = "auto", classes: Sequence[str] | None = None
+        self,
+        *,
+        root: str | Path,
+        labels: FolderLabels = "auto",
+        classes: Sequence[str] | None = None,
+        media: Media = PICTURES,
     ) -> None:
         self.root = Path(root).expanduser()
-        paths = scan_pictures(self.root)
+        self.media = media
+        paths = scan_files(self.root, media)
         self._paths = StringTable.of(paths)
         folders = [path.split("/", 1)[0] if "/" in path else "" for path in paths]
         loose = folders.count("")
         if labels == "folders" and loose:
             raise UserError(
-                f"labels are the first-level folders of '{self.root}', but {loose} of {len(paths)} pictures "
-                f"lie in no such folder, e.g. '{paths[folders.index('')]}'"
+                f"labels are the first-level folders of '{self.root}', but {loose} of {len(paths)} "
+                f"{media.noun}s lie in no such folder, e.g. '{paths[folders.index('')]}'"
             )
         if labels == "none" or loose:
             self.classes = ()
@@ -88,7 +95,7 @@ class FolderSource(Source):
     def describe(self) -> str:
         """One line for logs."""
         classes = f"{len(self.classes)} classes" if self.classes else "unlabelled"
-        return f"folder {self.root}: {len(self)} pictures, {classes}"
+        return f"folder {self.root}: {len(self)} {self.media.noun}s, {classes}"
 
     def _read_bytes(self, index: int) -> NDArray[np.uint8]:
         return np.fromfile(self.key(index), dtype=np.uint8)

@@ -13,11 +13,11 @@ import numpy as np
 
 from maskpre.data.files import atomic_path
 from maskpre.data.progress import progress
-from maskpre.data.sources.base import StringTable
+from maskpre.data.sources.base import PICTURES, Media, StringTable
 from maskpre.data.sources.tar_index import ShardIndex, scan_shard
 from maskpre.data.workers import available_cores, parallel
 
-_VERSION = 1
+_VERSION = 2
 _FOLDER = ".maskpre-index"
 
 
@@ -30,6 +30,7 @@ class IndexCache:
     """
 
     fallback: Path
+    media: Media = PICTURES
 
     def load_all(self, shards: Sequence[Path]) -> list[ShardIndex]:
         """The index of each shard, building those that are missing in parallel."""
@@ -49,7 +50,7 @@ class IndexCache:
     def build(self, shard: Path) -> ShardIndex:
         """Scan `shard` and keep the index."""
         stamp = _stamp(shard)
-        index = scan_shard(shard)
+        index = scan_shard(shard, self.media)
         try:
             _write(self._beside(shard), index, stamp)
         except OSError:
@@ -66,11 +67,14 @@ class IndexCache:
         return built
 
     def _beside(self, shard: Path) -> Path:
-        return shard.parent / _FOLDER / f"{shard.name}.npz"
+        return shard.parent / _FOLDER / self._name(shard)
 
     def _elsewhere(self, shard: Path) -> Path:
         folder = hashlib.blake2b(os.fsencode(shard.parent.resolve()), digest_size=8).hexdigest()
-        return self.fallback / "index" / folder / f"{shard.name}.npz"
+        return self.fallback / "index" / folder / self._name(shard)
+
+    def _name(self, shard: Path) -> str:
+        return f"{shard.name}.npz" if self.media == PICTURES else f"{shard.name}.{self.media.noun}.npz"
 
 
 def _stamp(shard: Path) -> list[int]:
@@ -79,7 +83,7 @@ def _stamp(shard: Path) -> list[int]:
 
 
 def _write(path: Path, index: ShardIndex, stamp: list[int]) -> None:
-    header = {"stamp": stamp, "without_picture": index.without_picture, "problem": index.problem}
+    header = {"stamp": stamp, "without_file": index.without_file, "problem": index.problem}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(
@@ -107,6 +111,6 @@ def _read(path: Path, shard: Path) -> ShardIndex | None:
         offsets=arrays["offsets"],
         sizes=arrays["sizes"],
         labels=arrays["labels"],
-        without_picture=header["without_picture"],
+        without_file=header["without_file"],
         problem=header["problem"],
     )

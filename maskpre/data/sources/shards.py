@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from webdataset.shardlists import expand_urls
 
-from maskpre.data.sources.base import BadSampleError, Source, StringTable
+from maskpre.data.sources.base import PICTURES, BadSampleError, Media, Source, StringTable
 from maskpre.data.sources.index_cache import IndexCache
 from maskpre.data.sources.tar_index import ShardIndex
 from maskpre.errors import UserError
@@ -61,14 +61,16 @@ class ShardSource(Source):
         cache_dir: str | Path,
         on_error: OnError = "skip",
         classes: Sequence[str] | None = None,
+        media: Media = PICTURES,
     ) -> None:
         self.pattern = shards
+        self.media = media
         named = expand_shards(shards)
         self._shards = [shard for shard in named if shard.is_file()]
         problems = [f"shard '{shard}' does not exist" for shard in named if not shard.is_file()]
         if not self._shards:
             raise UserError(f"none of the {len(named)} shards of '{shards}' exists, e.g. '{named[0]}'")
-        indices = IndexCache(Path(cache_dir).expanduser()).load_all(self._shards)
+        indices = IndexCache(Path(cache_dir).expanduser(), media).load_all(self._shards)
         problems += [
             f"shard '{shard}' is broken after {len(index.keys)} samples: {index.problem}"
             for shard, index in zip(self._shards, indices, strict=True)
@@ -77,7 +79,7 @@ class ShardSource(Source):
         _report(problems, len(named), on_error)
         self._fill(indices)
         if not len(self):
-            raise UserError(f"the {len(self._shards)} shards of '{shards}' hold no picture")
+            raise UserError(f"the {len(self._shards)} shards of '{shards}' hold no {media.noun}")
         self.classes = self._class_names(classes)
         self._files = _OpenFiles()
 
@@ -88,9 +90,9 @@ class ShardSource(Source):
         self._sizes = np.concatenate([index.sizes for index in indices])
         counts = [len(index.keys) for index in indices]
         self._shard_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        without = sum(index.without_picture for index in indices)
+        without = sum(index.without_file for index in indices)
         if without:
-            log.warning("%d keys in '%s' have no picture and are left out", without, self.pattern)
+            log.warning("%d keys in '%s' have no %s and are left out", without, self.pattern, self.media.noun)
 
     def _class_names(self, classes: Sequence[str] | None) -> tuple[str, ...]:
         count = int(self.labels.max()) + 1
@@ -110,7 +112,9 @@ class ShardSource(Source):
     def describe(self) -> str:
         """One line for logs."""
         classes = f"{len(self.classes)} classes" if self.classes else "unlabelled"
-        return f"shards {self.pattern}: {len(self)} pictures in {len(self._shards)} shards, {classes}"
+        return (
+            f"shards {self.pattern}: {len(self)} {self.media.noun}s in {len(self._shards)} shards, {classes}"
+        )
 
     def _read_bytes(self, index: int) -> NDArray[np.uint8]:
         data = np.empty(self._sizes[index], dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Where the pictures lie inside WebDataset tar shards, found by reading the tar headers once."""
+"""Where the pictures or videos lie inside WebDataset tar shards, found by reading the tar headers once."""
 
 import os
 import tarfile
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from maskpre.data.sources.base import PICTURE_SUFFIXES, StringTable
+from maskpre.data.sources.base import PICTURES, Media, StringTable
 from maskpre.errors import UserError
 
 _BLOCK = 512
@@ -17,14 +17,14 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """The pictures of one shard in the order of the tar.
+    """The pictures, or the videos, of one shard in the order of the tar.
 
     Attributes:
         keys: WebDataset keys.
-        offsets: where each picture file starts in the tar, bytes.
-        sizes: bytes of each picture file.
+        offsets: where each file starts in the tar, bytes.
+        sizes: bytes of each file.
         labels: class numbers from the `.cls` members, -1 where there is none.
-        without_picture: how many keys have no picture member (and are left out).
+        without_file: how many keys have no such member (and are left out).
         problem: empty, or why the rest of the shard could not be read.
     """
 
@@ -32,7 +32,7 @@ class ShardIndex:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     labels: NDArray[np.int64]
-    without_picture: int
+    without_file: int
     problem: str
 
 
@@ -43,7 +43,7 @@ class _Entry:
     label: int = -1
 
 
-def scan_shard(path: Path) -> ShardIndex:
+def scan_shard(path: Path, media: Media = PICTURES) -> ShardIndex:
     """Index one shard; what follows a broken place is left out and `problem` says so.
 
     Raises OSError if the file can't be opened and UserError for a label that is no number.
@@ -53,16 +53,16 @@ def scan_shard(path: Path) -> ShardIndex:
     with path.open("rb") as file:
         try:
             for member in _members(file.fileno(), path):
-                _add(entries, member, file.fileno(), path)
+                _add(entries, member, file.fileno(), path, media)
         except tarfile.TarError as error:
             problem = str(error)
-    pictures = {key: entry for key, entry in entries.items() if entry.offset >= 0}
+    found = {key: entry for key, entry in entries.items() if entry.offset >= 0}
     return ShardIndex(
-        keys=StringTable.of(pictures),
-        offsets=np.array([entry.offset for entry in pictures.values()], dtype=np.int64),
-        sizes=np.array([entry.size for entry in pictures.values()], dtype=np.int64),
-        labels=np.array([entry.label for entry in pictures.values()], dtype=np.int64),
-        without_picture=len(entries) - len(pictures),
+        keys=StringTable.of(found),
+        offsets=np.array([entry.offset for entry in found.values()], dtype=np.int64),
+        sizes=np.array([entry.size for entry in found.values()], dtype=np.int64),
+        labels=np.array([entry.label for entry in found.values()], dtype=np.int64),
+        without_file=len(entries) - len(found),
         problem=problem,
     )
 
@@ -81,12 +81,14 @@ def _members(descriptor: int, path: Path) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError(f"damaged header at byte {tar.offset}")
 
 
-def _add(entries: dict[str, _Entry], member: tarfile.TarInfo, descriptor: int, path: Path) -> None:
+def _add(
+    entries: dict[str, _Entry], member: tarfile.TarInfo, descriptor: int, path: Path, media: Media
+) -> None:
     folder, _, name = member.name.rpartition("/")
     stem, _, extension = name.partition(".")
     key = f"{folder}/{stem}" if folder else stem
     entry = entries.setdefault(key, _Entry())
-    if f".{extension.lower()}" in PICTURE_SUFFIXES:
+    if f".{extension.lower()}" in media.suffixes:
         entry.offset, entry.size = member.offset_data, member.size
     elif extension == "cls":
         entry.label = _parse_label(os.pread(descriptor, member.size, member.offset_data), key, path)

@@ -28,7 +28,7 @@ def test_processes_write_the_same_bytes_as_one_and_summarise_in_order(tmp_path: 
         folder = tmp_path / str(num_workers)
         folder.mkdir()
         jobs = _jobs(folder, 3)
-        summaries[num_workers] = write_shards(jobs, num_workers=num_workers, on_images=heard.append)
+        summaries[num_workers] = write_shards(jobs, num_workers=num_workers, on_samples=heard.append)
     assert heard == [20] * 6
     for job in _jobs(tmp_path / "1", 3):
         assert job.path.read_bytes() == (tmp_path / "2" / job.path.name).read_bytes()
@@ -43,5 +43,5 @@ def test_interrupt_begins_no_further_shard(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_shards(_jobs(tmp_path, 40), num_workers=2, on_images=interrupt)
+        write_shards(_jobs(tmp_path, 40), num_workers=2, on_samples=interrupt)
     assert 0 < len(list(tmp_path.iterdir())) < 15

@@ -13,7 +13,7 @@ def test_offsets_lead_to_the_pictures(tmp_path, make_shard):
     assert pictures == [b"one", b"two!"]
     assert [index.keys[0], index.keys[1]] == ["x/1", "2"]
     assert index.labels.tolist() == [3, -1]
-    assert (index.without_picture, index.problem) == (1, "")
+    assert (index.without_file, index.problem) == (1, "")
 
 
 def test_only_the_plain_picture_member_counts(tmp_path, make_shard):

@@ -1,0 +1,180 @@
+"""Video files to uint8 tensors, through PyAV or torchcodec."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import av
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from jaxtyping import Bool, Int64, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskpre.data.sources import BadSampleError
+
+Access = Literal["seek", "sequential"]
+
+_FORMATS = {1: "gray", 3: "rgb24"}
+_STEADY = 0.25
+_UNSTEADY_SHARE = 0.05
+
+
+class Timeline(NamedTuple):
+    """The frames of a video in the order they are shown.
+
+    `ticks` are presentation times in units of the stream's time base; `keys` marks key frames.
+    """
+
+    ticks: Int64[np.ndarray, "n"]
+    keys: Bool[np.ndarray, "n"]
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether at most 5% of the frames come more than 25% early or late: a constant frame rate."""
+        gaps = np.diff(self.ticks)
+        if gaps.size < 2:
+            return True
+        usual = np.median(gaps)
+        return bool((np.abs(gaps - usual) > _STEADY * usual).mean() <= _UNSTEADY_SHARE)
+
+
+class Frames(NamedTuple):
+    """Decoded frames, and the degrees that a player would turn them anticlockwise."""
+
+    pixels: UInt8[Tensor, "t c h w"]
+    rotation: int
+
+
+class VideoFile:
+    """An open video, decoded by PyAV.
+
+    Opening reads the container's packets but decodes nothing, so frames have exact numbers whatever the
+    container says about its length.
+
+    Raises BadSampleError for what is no video, holds none, or is cut off; `read` for damaged frames.
+    """
+
+    def __init__(self, data: NDArray[np.uint8], *, channels: int, access: Access = "seek") -> None:
+        self._data = data
+        self._format = _FORMATS[channels]
+        self._access: Access = access
+        with _naming_faults():
+            self._container = av.open(io.BytesIO(data.tobytes()), mode="r")
+            self._stream = self._find_stream()
+            self._stream.codec_context.thread_count = 1
+            self.timeline = self._read_timeline()
+
+    def __enter__(self) -> "VideoFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __len__(self) -> int:
+        return len(self.timeline.ticks)
+
+    def read(self, positions: Int64[np.ndarray, "t"]) -> Frames:
+        """The frames with these numbers, in any order and repeated where they are."""
+        wanted, places = np.unique(positions, return_inverse=True)
+        with _naming_faults():
+            frames = self._decode(wanted)
+        return Frames(frames.pixels[torch.from_numpy(places)], frames.rotation)
+
+    def _find_stream(self) -> Any:
+        streams = self._container.streams
+        for stream in streams.video:
+            if not stream.disposition & av.stream.Disposition.attached_pic:
+                return stream
+        held = " and ".join(sorted({stream.type for stream in streams})) or "nothing"
+        raise BadSampleError(f"holds no video, but {held}")
+
+    def _read_timeline(self) -> Timeline:
+        packets = [packet for packet in self._container.demux(self._stream) if packet.size]
+        declared = self._stream.frames
+        if len(packets) < declared:
+            raise BadSampleError(f"is cut off: {len(packets)} of {declared} frames are there")
+        shown = [packet for packet in packets if not packet.is_discard]
+        if not shown:
+            raise BadSampleError("holds no frame")
+        # AVI files know only the order of decoding, which is the order of showing in what they can hold.
+        times = [packet.dts if packet.pts is None else packet.pts for packet in shown]
+        known = all(time is not None for time in times)
+        ticks = np.array(times if known else range(len(shown)), dtype=np.int64)
+        order = np.argsort(ticks, kind="stable")
+        return Timeline(ticks[order], np.array([packet.is_keyframe for packet in shown])[order])
+
+    def _decode(self, wanted: Int64[np.ndarray, "t"]) -> Frames:
+        """Frames with rising numbers, decoded from the key frame before the first of them on."""
+        ticks = self.timeline.ticks
+        self._container.seek(self._seek_target(int(wanted[0])), stream=self._stream)
+        missing = {int(ticks[number]): place for place, number in enumerate(wanted.tolist())}
+        found: list[Tensor | None] = [None] * len(wanted)
+        rotation = 0
+        for frame in self._container.decode(self._stream):
+            place = missing.pop(_tick(frame), None)
+            if place is None:
+                continue
+            if frame.is_corrupt:
+                raise BadSampleError(f"has a damaged frame, number {wanted[place]}")
+            found[place], rotation = self._to_tensor(frame), frame.rotation
+            if not missing:
+                break
+        pixels = [frame for frame in found if frame is not None]
+        if len(pixels) < len(wanted):
+            raise BadSampleError(f"can't be decoded: {len(missing)} of {len(wanted)} frames did not come")
+        return Frames(torch.stack(pixels).movedim(-1, 1), rotation)
+
+    def _seek_target(self, first: int) -> int:
+        if self._access == "sequential":
+            first = 0
+        keys = np.flatnonzero(self.timeline.keys[: first + 1])
+        return int(self.timeline.ticks[keys[-1] if keys.size else 0])
+
+    def _to_tensor(self, frame: VideoFrame) -> UInt8[Tensor, "h w c"]:
+        pixels = torch.from_numpy(frame.to_ndarray(format=self._format))
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+class TorchcodecFile(VideoFile):
+    """An open video, decoded by torchcodec on the timeline that PyAV has read."""
+
+    def _decode(self, wanted: Int64[np.ndarray, "t"]) -> Frames:
+        from torchcodec.decoders import VideoDecoder
+
+        try:
+            decoder = VideoDecoder(
+                torch.from_numpy(self._data),
+                stream_index=self._stream.index,
+                custom_frame_mappings=self._mapping(),
+            )
+            pixels = decoder.get_frames_at(indices=wanted.tolist()).data
+        except RuntimeError as error:
+            raise BadSampleError(f"can't be decoded: {str(error).strip().splitlines()[0]}") from error
+        return Frames(pixels, 0)
+
+    def _mapping(self) -> str:
+        ticks, keys = self.timeline
+        gaps = np.diff(ticks, append=2 * ticks[-1] - ticks[-2] if len(ticks) > 1 else ticks[-1] + 1)
+        entries = [
+            {"pts": tick, "duration": gap, "key_frame": int(key)}
+            for tick, gap, key in zip(ticks.tolist(), gaps.tolist(), keys.tolist(), strict=True)
+        ]
+        return json.dumps({"frames": entries})
+
+
+def _tick(frame: VideoFrame) -> int:
+    tick = frame.dts if frame.pts is None else frame.pts
+    return -1 if tick is None else tick
+
+
+@contextmanager
+def _naming_faults() -> Iterator[None]:
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadSampleError(f"can't be decoded: {reason}") from error

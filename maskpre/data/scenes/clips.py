@@ -1,0 +1,41 @@
+"""Renders clips of moving scenes into mp4 files; kept free of torch, as worker processes import it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from maskpre.data.encode_video import encode_mp4
+from maskpre.data.scenes.motion import MOTIONS, ClipRanges, motion_of, sample_clip
+from maskpre.data.scenes.render import render
+from maskpre.data.scenes.shards import Rendered, RenderJob
+
+FRAME_RATE = 8
+"""Frames per second that the files name; motions are drawn per frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipJob(RenderJob):
+    """Clips of `num_frames` frames, as H.264 in mp4."""
+
+    num_frames: int
+    ranges: ClipRanges
+
+    @property
+    def num_classes(self) -> int:
+        """One per motion."""
+        return len(MOTIONS)
+
+    def make(self, index: int) -> Rendered:
+        """The clip shown with the motion of its label."""
+        label = motion_of(seed=self.seed, index=index)
+        frames = self.frames(index, label)
+        content = encode_mp4(frames, rate=FRAME_RATE, crf=17, gop=self.num_frames)
+        return Rendered(label, "mp4", content, frames)
+
+    def frames(self, index: int, motion: int) -> UInt8[np.ndarray, "t size size 3"]:
+        """Clip `index` shown with any motion."""
+        clip = sample_clip(seed=self.seed, index=index, ranges=self.ranges)
+        scenes = [clip.scene(MOTIONS[motion], frame) for frame in range(self.num_frames)]
+        # One ray per pixel: with four, rendering would take the minutes that training should.
+        return np.stack([render(s, size=self.image_size, supersampling=1)["image"] for s in scenes])
