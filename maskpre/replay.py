@@ -13,7 +13,7 @@ from maskpre.build import build_model
 from maskpre.checkpoints.read import read_torch
 from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
-from maskpre.ops.masked_attention import Backend, runs_triton
+from maskpre.ops.attention_choice import Backend, runs_triton
 from maskpre.ops.noise import KeyedNoise
 from maskpre.types import Step
 

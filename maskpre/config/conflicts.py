@@ -14,7 +14,7 @@ from maskpre.config.planned import planned_weights
 from maskpre.errors import ConfigError, Problem, UserError
 from maskpre.model import MaskedModel
 from maskpre.nearest import multiples, nearest_number
-from maskpre.ops.masked_attention import runs_triton
+from maskpre.ops.attention_choice import runs_triton
 from maskpre.optim import LrRun, OptimRecipe
 
 _MODEL = frozenset(

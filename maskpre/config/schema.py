@@ -19,7 +19,7 @@ from maskpre.inputs import Inputs
 from maskpre.losses.base import Loss
 from maskpre.masking.base import Masking
 from maskpre.objectives import Objective
-from maskpre.ops.masked_attention import Backend
+from maskpre.ops.attention_choice import Backend
 from maskpre.optim import OptimRecipe
 from maskpre.passes import Pass
 from maskpre.predictors.base import Predictor

@@ -10,13 +10,8 @@ from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
 from maskpre.encoders.qkv import CosineAttention
-from maskpre.ops.masked_attention import (
-    Backend,
-    choose_backend,
-    compute_dtype,
-    masked_attention,
-    masked_attention_qkv,
-)
+from maskpre.ops.attention_choice import Backend, choose_backend, compute_dtype
+from maskpre.ops.masked_attention import masked_attention, masked_attention_qkv
 
 ALL = slice(None)
 KINDS = (Attention, BeitAttention, WindowAttention)

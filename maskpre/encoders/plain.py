@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from maskpre.encoders.attend import Packing, backend_of, hooks_on, mix
 from maskpre.encoders.qkv import KeylessLinear
+from maskpre.ops.attention_choice import Backend
 from maskpre.ops.dense import add_linear, add_mlp, norm_linear
-from maskpre.ops.masked_attention import Backend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,92 +4,39 @@ Three implementations stand behind it: fused Triton kernels on a GPU, torch's sc
 and the definition written out. No mask and no bias is ever stored per pair on the way through the kernels.
 """
 
-import logging
-import os
-from functools import cache
-from importlib.util import find_spec
-from typing import Literal, overload
+from typing import Literal, TypedDict, Unpack, overload
 
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
 from maskpre.ops import attention_op
+from maskpre.ops.attention_choice import Backend, choose_backend, compute_dtype, runs_triton
 from maskpre.ops.attention_dense import by_definition, by_sdpa
 from maskpre.ops.attention_layout import Layout, check_layout, check_tokens
 
-Backend = Literal["auto", "triton", "sdpa", "reference"]
-LONG = 512
-HEAD_DIMS = (16, 128)
-_LOG = logging.getLogger(__name__)
+Pair = tuple[Tensor | None, Tensor | None]
 
 
-def choose_backend(
-    backend: Backend,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    head_dim: int,
-    longest: int,
-    plain: bool,
-    lse: bool = False,
-) -> Backend:
-    """What `backend` stands for: "auto" becomes one of the others, which remain as they are.
+class Options(TypedDict, total=False):
+    """What `masked_attention` takes beside tokens, for type checkers."""
 
-    The kernels win in half precision, except on plain sequences (equally long, no mask, no bias) of 512 keys
-    and more: those go to torch, whose own choice on Hopper is cuDNN.
-    """
-    if backend != "auto":
-        return backend
-    low, high = HEAD_DIMS
-    fits = low <= head_dim <= high and head_dim % 8 == 0 and dtype in (torch.float16, torch.bfloat16)
-    if device.type == "cuda" and fits and not (plain and longest >= LONG) and _has_triton():
-        chosen: Backend = "triton"
-    else:
-        chosen = "reference" if lse else "sdpa"
-    if not torch.compiler.is_compiling():
-        _log_once(chosen, device.type, dtype, head_dim, max(64, 1 << (longest - 1).bit_length()), plain)
-    return chosen
+    cu_q: Tensor | None
+    cu_k: Tensor | None
+    max_q: int | None
+    max_k: int | None
+    group_q: Tensor | None
+    group_k: Tensor | None
+    bias_table: Tensor | None
+    code_q: Tensor | None
+    code_k: Tensor | None
+    code_offset: int
+    scale: float | None
+    backend: Backend
 
 
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
-
-
-@cache
-def _log_once(
-    chosen: Backend, device: str, dtype: torch.dtype, head_dim: int, bucket: int, plain: bool
-) -> None:
-    kind = "plain" if plain else "masked or biased"
-    _LOG.info(
-        "attention on %s, %s, heads of %d, up to %d keys, %s: %s",
-        device,
-        dtype,
-        head_dim,
-        bucket,
-        kind,
-        chosen,
-    )
-
-
-def runs_triton(device: torch.device) -> bool:
-    """Whether Triton's kernels can run there: on a GPU, or anywhere under its interpreter."""
-    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def compute_dtype(tokens: Tensor) -> torch.dtype:
-    """The type attention computes in: the tokens', or what autocast asks for. Bias tables stay float32."""
-    kind = tokens.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
-
-
-def _amp(tokens: Tensor) -> Tensor:
-    return tokens.to(compute_dtype(tokens))
-
-
-def _flat(values: Tensor | None, dims: int) -> Tensor | None:
-    return values.flatten() if values is not None and values.dim() > dims else values
+def _flat(values: Tensor | None) -> Tensor | None:
+    return values.flatten() if values is not None and values.dim() > 1 else values
 
 
 def _lengths(tokens: Tensor, cu: Tensor | None, longest: int | None, side: str) -> tuple[int, int]:
@@ -108,40 +55,67 @@ def _lengths(tokens: Tensor, cu: Tensor | None, longest: int | None, side: str) 
     return len(cu) - 1, longest
 
 
+def _arrange(
+    q: Tensor,
+    k: Tensor,
+    *,
+    cu: Pair,
+    longest: tuple[int | None, int | None],
+    group: Pair,
+    code: Pair,
+    table: Tensor | None,
+    code_offset: int,
+    scale: float | None,
+) -> Layout:
+    """The checked layout of tokens whose queries and keys look like `q` and `k`."""
+    num_samples, max_q = _lengths(q, cu[0], longest[0], "q")
+    _, max_k = _lengths(k, cu[1], longest[1], "k")
+    layout = Layout(
+        cu_q=cu[0],
+        cu_k=cu[1],
+        num_samples=num_samples,
+        max_q=max_q,
+        max_k=max_k,
+        group_q=_flat(group[0]),
+        group_k=_flat(group[1]),
+        table=table,
+        code_q=_flat(code[0]),
+        code_k=_flat(code[1]),
+        code_offset=code_offset,
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+    )
+    check_layout(layout, q, k)
+    return layout
+
+
 def _attend(
     tokens: tuple[Tensor, ...], layout: Layout, backend: Backend, *, return_lse: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Run the implementation. `tokens` are q, k and v, or their packed form alone."""
     first = tokens[0]
-    packed = len(tokens) == 1
+    dtype = compute_dtype(first)
+    if dtype != first.dtype:
+        tokens = tuple(x.to(dtype) for x in tokens)
     chosen = choose_backend(
         backend,
         device=first.device,
-        dtype=first.dtype,
+        dtype=dtype,
         head_dim=first.shape[-1],
         longest=layout.max_k,
         plain=layout.plain,
         lse=return_lse,
     )
     if chosen == "triton":
-        return _by_kernel(tokens, layout, return_lse=return_lse)
-    if packed and first.dim() == 4 and layout.cu_q is None:
-        # One view of all three instead of one each: on a CPU every step of a small batch shows.
-        batch = first.unflatten(0, (layout.num_samples, layout.max_q))
-        out, lse = _attend((batch,), layout, chosen, return_lse=return_lse)
-        return out.flatten(0, 1), lse
-    q, k, v = first.unbind(-3) if packed else tokens
+        return _by_kernel(tokens, layout)
     if chosen == "sdpa":
         if return_lse:
             raise ValueError("backend 'sdpa' gives no log-sum-exp; use 'triton' or 'reference'")
-        return by_sdpa(q, k, v, layout), None
+        return by_sdpa(tokens, layout), None
     with torch.autocast(first.device.type, enabled=False):
-        return by_definition(q, k, v, layout)
+        return by_definition(tokens, layout)
 
 
-def _by_kernel(
-    tokens: tuple[Tensor, ...], layout: Layout, *, return_lse: bool
-) -> tuple[Tensor, Tensor | None]:
+def _by_kernel(tokens: tuple[Tensor, ...], layout: Layout) -> tuple[Tensor, Tensor]:
     first = tokens[0]
     if not runs_triton(first.device):
         raise ValueError(
@@ -157,45 +131,13 @@ def _by_kernel(
 
 @overload
 def masked_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    cu_q: Tensor | None = None,
-    cu_k: Tensor | None = None,
-    max_q: int | None = None,
-    max_k: int | None = None,
-    group_q: Tensor | None = None,
-    group_k: Tensor | None = None,
-    bias_table: Tensor | None = None,
-    code_q: Tensor | None = None,
-    code_k: Tensor | None = None,
-    code_offset: int = 0,
-    scale: float | None = None,
-    return_lse: Literal[False] = False,
-    backend: Backend = "auto",
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **options: Unpack[Options]
 ) -> Tensor: ...
 
 
 @overload
 def masked_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    cu_q: Tensor | None = None,
-    cu_k: Tensor | None = None,
-    max_q: int | None = None,
-    max_k: int | None = None,
-    group_q: Tensor | None = None,
-    group_k: Tensor | None = None,
-    bias_table: Tensor | None = None,
-    code_q: Tensor | None = None,
-    code_k: Tensor | None = None,
-    code_offset: int = 0,
-    scale: float | None = None,
-    return_lse: Literal[True],
-    backend: Backend = "auto",
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **options: Unpack[Options]
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -237,24 +179,18 @@ def masked_attention(
     device and are not checked.
     """
     check_tokens(q, k, v)
-    num_samples, longest_q = _lengths(q, cu_q, max_q, "q")
-    _, longest_k = _lengths(k, cu_k, max_k, "k")
-    layout = Layout(
-        cu_q=cu_q,
-        cu_k=cu_k,
-        num_samples=num_samples,
-        max_q=longest_q,
-        max_k=longest_k,
-        group_q=_flat(group_q, 1),
-        group_k=_flat(group_k, 1),
+    layout = _arrange(
+        q,
+        k,
+        cu=(cu_q, cu_k),
+        longest=(max_q, max_k),
+        group=(group_q, group_k),
+        code=(code_q, code_k),
         table=bias_table,
-        code_q=_flat(code_q, 1),
-        code_k=_flat(code_k, 1),
         code_offset=code_offset,
-        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+        scale=scale,
     )
-    check_layout(layout, q, k)
-    out, lse = _attend((_amp(q), _amp(k), _amp(v)), layout, backend, return_lse=return_lse)
+    out, lse = _attend((q, k, v), layout, backend, return_lse=return_lse)
     if not return_lse:
         return out
     assert lse is not None
@@ -283,21 +219,15 @@ def masked_attention_qkv(
             f"{qkv.dtype}"
         )
     tokens = qkv.select(-3, 0)
-    num_samples, longest = _lengths(tokens, cu, max_n, "q")
-    group, code = _flat(group, 1), _flat(code, 1)
-    layout = Layout(
-        cu_q=cu,
-        cu_k=cu,
-        num_samples=num_samples,
-        max_q=longest,
-        max_k=longest,
-        group_q=group,
-        group_k=group,
+    layout = _arrange(
+        tokens,
+        tokens,
+        cu=(cu, cu),
+        longest=(max_n, max_n),
+        group=(group, group),
+        code=(code, code),
         table=bias_table,
-        code_q=code,
-        code_k=code,
         code_offset=code_offset,
-        scale=qkv.shape[-1] ** -0.5 if scale is None else scale,
+        scale=scale,
     )
-    check_layout(layout, tokens, tokens)
-    return _attend((_amp(qkv),), layout, backend, return_lse=False)[0]
+    return _attend((qkv,), layout, backend, return_lse=False)[0]

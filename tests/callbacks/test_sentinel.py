@@ -15,7 +15,8 @@ from maskpre.config import compose
 from maskpre.encoders import attend as attend_module
 from maskpre.losses.base import LossTerm
 from maskpre.losses.mse import MeanSquaredError
-from maskpre.ops.masked_attention import Backend, masked_attention_qkv
+from maskpre.ops.attention_choice import Backend
+from maskpre.ops.masked_attention import masked_attention_qkv
 from maskpre.replay import main as replay
 from maskpre.replay import replay as replay_step
 from maskpre.run_folder import RunFolder, open_run_folder

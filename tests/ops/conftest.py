@@ -131,6 +131,10 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "windows": lambda: Problem(
         *_tokens(14), {"max_q": 7, "max_k": 7, **_relative((2, 3)), **_grouped([0] * 3 + [1] * 5 + [4] * 6)}
     ),
+    "windows with holes": lambda: Problem(
+        *_tokens(14),
+        {"max_q": 7, "max_k": 7, **_relative((2, 3)), **_grouped([0, -1, 0, 1, 1, -1, 2] + [-1] * 7)},
+    ),
     "visible": lambda: Problem(*_tokens(12), _visible()),
 }
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from maskpre.ops import masked_attention as module
-from maskpre.ops.masked_attention import choose_backend, masked_attention, masked_attention_qkv
+from maskpre.ops import attention_choice
+from maskpre.ops.attention_choice import choose_backend
+from maskpre.ops.masked_attention import masked_attention, masked_attention_qkv
 
 
 class Problem(Protocol):
@@ -99,7 +100,7 @@ def _choice(device: str = "cuda", **changes: Any) -> str:
 
 
 def test_the_kernels_are_chosen_where_they_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_has_triton", lambda: True)
+    monkeypatch.setattr(attention_choice, "_has_triton", lambda: True)
     assert _choice() == "triton"
     assert _choice(longest=1568) == "sdpa"
     assert _choice(longest=1568, plain=False) == "triton"
@@ -107,12 +108,12 @@ def test_the_kernels_are_chosen_where_they_win(monkeypatch: pytest.MonkeyPatch) 
     assert _choice(head_dim=256) == "sdpa"
     assert _choice("cpu") == "sdpa"
     assert _choice("cpu", lse=True) == "reference"
-    monkeypatch.setattr(module, "_has_triton", lambda: False)
+    monkeypatch.setattr(attention_choice, "_has_triton", lambda: False)
     assert _choice() == "sdpa"
 
 
 def test_a_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    module._log_once.cache_clear()
+    attention_choice._log_once.cache_clear()
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             masked_attention(*torch.randn(3, 1, 4, 2, 16))
