@@ -11,6 +11,7 @@ from torch import Tensor
 from maskpre.model import MaskedModel
 from maskpre.ops.noise import KeyedNoise
 from maskpre.optim.clipping import clip_gradients
+from maskpre.parallel.strategy import ShardedStrategy
 from maskpre.types import Step
 
 OptimizerBuilder = Callable[..., tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
@@ -46,6 +47,12 @@ class PretrainModule(LightningModule):
     def noise(self, batch: dict[str, Tensor]) -> KeyedNoise:
         """The noise that belongs to these samples."""
         return KeyedNoise(self.seed, batch["epoch"], batch["index"])
+
+    def configure_model(self) -> None:
+        """Divide the model among ranks where the strategy wants it."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ShardedStrategy):
+            strategy.shard(self.model)
 
     def forward(self, batch: dict[str, Tensor]) -> Step:
         """One step of the model at the current progress."""

@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from maskpre.checkpoints.exchange import recover
+from maskpre.checkpoints.sharded import is_sharded
 from maskpre.errors import UserError
 
 _INHERITED = "MASKPRE_RUN_DIR"
@@ -66,6 +68,7 @@ class RunFolder:
 
     def resume_from(self, resume: str | None) -> Path | None:
         """The checkpoint to continue from: this folder's own for "auto", else the file named."""
+        recover(self.last)
         if resume is None:
             if self.last.exists():
                 raise UserError(
@@ -75,8 +78,8 @@ class RunFolder:
             return None
         if resume == "auto":
             return self.last if self.last.exists() else None
-        if not Path(resume).is_file():
-            raise UserError(f"resume: no checkpoint at {resume}; give a .ckpt file, 'auto' or null")
+        if not Path(resume).is_file() and not is_sharded(Path(resume)):
+            raise UserError(f"resume: no checkpoint at {resume}; give a checkpoint, 'auto' or null")
         return Path(resume)
 
 

@@ -12,8 +12,8 @@ from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from maskpre.build import build_model
+from maskpre.checkpoints.lightning_io import AtomicCheckpointIO
 from maskpre.checkpoints.load import load_into
-from maskpre.checkpoints.save import AtomicCheckpointIO
 from maskpre.data.module import PretrainData
 from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
@@ -27,6 +27,7 @@ _NOISE = (
     r"`weights_only` was not set",
     r"The `srun` command is available",
     r"Found \d+ module\(s\) in eval mode",
+    r"FSDP2-wrapped module \(\w+\) returned a view tensor",
 )
 
 

@@ -7,6 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from maskpre.callbacks.online_probe import OnlineProbe
 from maskpre.callbacks.steps import StepCallback
+from maskpre.checkpoints.exchange import remove
 from maskpre.run_folder import RunFolder
 
 
@@ -59,4 +60,4 @@ class KeepBest(StepCallback):
             trainer.save_checkpoint(self._path(step))
         if trainer.is_global_zero:
             for kept in dropped:
-                self._path(kept).unlink(missing_ok=True)
+                remove(self._path(kept))

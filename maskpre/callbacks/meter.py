@@ -8,13 +8,15 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from maskpre.ops.ranks import mean_over_ranks, whole
+
 
 class Meter(Callback):
     """Measures each optimiser step and logs every `trainer.log_every_n_steps`.
 
-    Logged: each loss term and their sum of the step itself, what else losses measure, `lr`, `grad_norm`
-    (before clipping), `images_per_second` and `data_wait` (share of time the loop waits for data) since the
-    last log, and `samples` seen. Values are read from the device only when they are logged.
+    Logged: each loss term and their sum, of the step itself over the global batch, what else losses measure,
+    `lr`, `grad_norm` (before clipping), `images_per_second` and `data_wait` (share of time the loop waits for
+    data) since the last log, and `samples` seen. Values are read from the device only when they are logged.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class Meter(Callback):
             grads = [
                 p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
             ]
-            self._grad_norm = torch.nn.utils.get_total_norm(grads)
+            self._grad_norm = whole(torch.nn.utils.get_total_norm(grads))
 
     def on_train_batch_end(
         self,
@@ -94,8 +96,9 @@ class Meter(Callback):
     def _log(self, trainer: Trainer) -> None:
         elapsed, waited, images = self._logged
         self._logged = (self.elapsed, self.waited, self.images)
-        values = {**self.losses, **self.measured}
-        metrics = {f"train/{name}": value.item() for name, value in values.items()}
+        measured = {**self.losses, **self.measured}
+        values = mean_over_ranks(torch.stack([value.double() for value in measured.values()])).tolist()
+        metrics = {f"train/{name}": value for name, value in zip(measured, values, strict=True)}
         if self._grad_norm is not None:
             metrics["train/grad_norm"] = self._grad_norm.item()
         metrics["train/lr"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)

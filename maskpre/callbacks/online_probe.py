@@ -11,6 +11,7 @@ from maskpre.callbacks.meter import log_metrics
 from maskpre.callbacks.steps import StepCallback, completes_epochs
 from maskpre.evaluation.base import Probe
 from maskpre.evaluation.features import Features, Pool, extract
+from maskpre.parallel.shard import gathered
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +70,12 @@ class OnlineProbe(StepCallback):
         if not data.has_labels:
             return {}
         self.latest_step = trainer.global_step
-        if not trainer.is_global_zero:
-            return {}
+        model: Any = pl_module.model
+        with gathered(model.encoder):
+            return self._judge(trainer, pl_module) if trainer.is_global_zero else {}
+
+    def _judge(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """Fit and score all probes, on the first rank; the others wait at their next exchange."""
         start = time.monotonic()
         pools = {probe.pool for probe in self.probes.values()}
         features = {pool: self._features(trainer, pl_module, pool) for pool in pools}

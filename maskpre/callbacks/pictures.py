@@ -37,13 +37,16 @@ class Pictures(StepCallback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
         is_picture = [isinstance(target, PictureTarget) for target in module.model.targets.values()]
-        if not trainer.is_global_zero or not any(is_picture):
+        if not any(is_picture):
             return
+        # All ranks run the model, which exchanges what they hold; the first one writes.
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batch = next(iter(data.eval_loader("train", batch_size=self.num, limit=self.num)))
         batch = {name: value.to(module.device) for name, value in batch.items()}
         with evaluating(module.model):
             step = module(batch)
+        if not trainer.is_global_zero:
+            return
         image = reconstruction_grid(step, module.model, self.num)
         self.folder.pictures.mkdir(exist_ok=True)
         Image.fromarray(image).save(self.folder.pictures / f"step-{trainer.global_step:08}.png")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from maskpre.checkpoints.save import atomic_save
 from maskpre.errors import UserError
+from maskpre.ops.ranks import mean_over_ranks, whole
 from maskpre.run_folder import RunFolder
 
 
@@ -50,8 +51,9 @@ class NonFiniteGuard(Callback):
         """Tell the optimiser to leave the weights alone if anything is not finite."""
         assert self._loss is not None
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
-        bad = ~(torch.isfinite(self._loss) & torch.isfinite(norm))
+        norm = whole(torch.nn.utils.get_total_norm(grads))
+        # Ranks that disagreed would go on with different weights.
+        bad = mean_over_ranks((~(torch.isfinite(self._loss) & torch.isfinite(norm))).float()) > 0
         self._verdict, self._loss = bad, None
         if trainer.precision == "16-mixed":
             # Infinite gradients are part of dynamic loss scaling, whose scaler skips such steps itself.
@@ -78,7 +80,7 @@ class NonFiniteGuard(Callback):
         state: Mapping[str, Any] = {
             "batch": {name: value.cpu() for name, value in self._batch.items()},
             "keys": keys,
-            "state_dict": {name: value.cpu() for name, value in module.model.state_dict().items()},
+            "state_dict": {name: whole(value).cpu() for name, value in module.model.state_dict().items()},
             "config": module.config,
             "seed": module.seed,
             "progress": (step - 1) / module.total_steps,

@@ -12,7 +12,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from maskpre.checkpoints import inert
+from maskpre.checkpoints.sharded import is_sharded, read_sharded
 from maskpre.errors import UserError
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """The content of a checkpoint, on the CPU: of a file, or of a folder that several ranks wrote.
+
+    Raises UserError if it is missing, damaged, or of another kind.
+    """
+    return read_sharded(Path(path)) if is_sharded(Path(path)) else read_torch(path)
 
 
 def read_torch(path: str | os.PathLike[str]) -> Any:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from maskpre.checkpoints.read import read_torch
 from maskpre.data.files import atomic_path
 from maskpre.errors import UserError
 
@@ -82,19 +80,3 @@ def _explain(target: Path, error: OSError, needed: int) -> str:
         f"{target} can't be written: the disk is full ({free:,} bytes are free, {needed:,} are needed); "
         "the file that was there before is intact"
     )
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints written atomically and read without running code from the file."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: PathLike, storage_options: Any = None
-    ) -> None:
-        """Write to a local path."""
-        atomic_save(checkpoint, path)
-
-    def load_checkpoint(
-        self, path: PathLike, map_location: Any = "cpu", weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read tensors and plain containers onto the CPU, whatever the caller would allow."""
-        return read_torch(path)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from maskpre.checkpoints.architecture import Architecture, from_config
 from maskpre.checkpoints.layouts import LAYOUTS, Layout, recognise
-from maskpre.checkpoints.read import read_safetensors, read_torch
+from maskpre.checkpoints.read import read_checkpoint, read_safetensors
+from maskpre.checkpoints.sharded import is_sharded
 from maskpre.errors import UserError
 
 State = dict[str, Tensor]
@@ -144,6 +145,8 @@ def open_source(source: str | PlannedWeights) -> Source:
     if source.startswith("ema:"):
         return _file(Path(source.removeprefix("ema:")), teacher=True)
     path = Path(source.removeprefix("local-dir:"))
+    if is_sharded(path):
+        return _file(path)
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -186,7 +189,7 @@ def _folder(path: Path) -> Source:
 
 
 def _file(path: Path, *, teacher: bool = False) -> Source:
-    content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, no weights")
     config = content.get("config")

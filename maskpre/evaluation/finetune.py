@@ -10,7 +10,7 @@ from torch import nn
 from maskpre.callbacks.meter import Meter
 from maskpre.callbacks.progress import ProgressDisplay
 from maskpre.callbacks.save import SaveLast
-from maskpre.checkpoints.save import AtomicCheckpointIO
+from maskpre.checkpoints.lightning_io import AtomicCheckpointIO
 from maskpre.data import PretrainData
 from maskpre.errors import UserError
 from maskpre.evaluation.classifier import Classifier, ClassifierRecipe

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from maskpre.ops.ranks import mean_over_ranks
+
 
 class LossTerm(NamedTuple):
     """The value to minimise, and the map it came from (before weights and reduction).
@@ -21,18 +23,20 @@ class LossTerm(NamedTuple):
 
 
 def region_mean(errors: Float[Tensor, "b n k"], weight: Float[Tensor, "b n #k"] | None) -> LossTerm:
-    """Mean over a token's values, then the weighted mean over all tokens of the batch, in one ratio."""
+    """Mean over a token's values, then the weighted mean over all tokens of the global batch, in one."""
     per_token = errors.mean(dim=-1)
     if weight is None:
         return LossTerm(per_token.mean(), per_token)
     if weight.shape[-1] == 1:
-        return LossTerm((per_token * weight[..., 0]).sum() / weight.sum(), per_token)
-    return LossTerm((errors * weight).sum() / weight.sum(), per_token)
+        return LossTerm((per_token * weight[..., 0]).sum() / mean_over_ranks(weight.sum()), per_token)
+    return LossTerm((errors * weight).sum() / mean_over_ranks(weight.sum()), per_token)
 
 
 class Loss(nn.Module, ABC):
     """Compares predictions with targets; the reduction is the published one of the system it is named for.
 
+    Where it divides by what it counts, the count is that of the global batch: the mean over ranks is the
+    value that one rank would have got.
     `in_chans` is the number of channels per pixel where the loss counts pixels, None where it does not.
     `of_scores` says that it compares scores with clusters, not values.
     """

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from maskpre.losses.base import Loss, LossTerm
+from maskpre.ops.ranks import mean_over_ranks
 
 
 class NormalizedL2(Loss):
@@ -28,4 +29,4 @@ class NormalizedL2(Loss):
         if weight is None:
             return LossTerm(per_token.mean(), per_token)
         share = weight.mean(dim=-1)
-        return LossTerm((per_token * share).sum() / share.sum(), per_token)
+        return LossTerm((per_token * share).sum() / mean_over_ranks(share.sum()), per_token)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskpre.losses.base import Loss, LossTerm
+from maskpre.ops.ranks import mean_over_ranks
 
 EPS = 1e-6
 
@@ -32,7 +33,7 @@ class PairwiseRanking(Loss):
             counted = counted * (weight * weight.mT)
         # Entry (a, b) is the loss of saying that b's target is larger.
         pairs = -torch.log(torch.sigmoid(score[:, None, :] - score[:, :, None]) + EPS) * counted
-        value = pairs.sum() / counted.sum().clamp(min=EPS)
+        value = pairs.sum() / mean_over_ranks(counted.sum()).clamp(min=EPS)
         return LossTerm(value, _per_token(pairs.detach()) / _per_token(counted).clamp(min=EPS))
 
 

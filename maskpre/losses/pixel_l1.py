@@ -4,6 +4,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskpre.losses.base import Loss, LossTerm
+from maskpre.ops.ranks import mean_over_ranks, num_ranks
+
+EPS = 1e-5
 
 
 class PixelL1(Loss):
@@ -26,8 +29,8 @@ class PixelL1(Loss):
         """See `Loss.forward`."""
         error = (prediction - target).abs()
         per_token = error.mean(dim=-1)
-        if weight is None:
-            pixels = error.new_tensor(error.numel() / self.in_chans)
-            return LossTerm(error.sum() / (pixels + 1e-5) / self.in_chans, per_token)
-        pixels = weight.expand_as(error).sum() / self.in_chans
-        return LossTerm((error * weight).sum() / (pixels + 1e-5) / self.in_chans, per_token)
+        total, values = error.sum(), error.new_tensor(error.numel())
+        if weight is not None:
+            total, values = (error * weight).sum(), mean_over_ranks(weight.expand_as(error).sum())
+        pixels = values / self.in_chans
+        return LossTerm(total / (pixels + EPS / num_ranks()) / self.in_chans, per_token)

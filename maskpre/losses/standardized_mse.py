@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskpre.losses.base import Loss, LossTerm
+from maskpre.ops.ranks import mean_over_ranks
 
 EPS = 1e-6
 
@@ -31,5 +32,5 @@ class StandardizedMSE(Loss):
         centred = target - mean
         variance = (centred.square() * share).sum(dim=1, keepdim=True) / (count - 1)
         squared = (prediction - centred / (variance + EPS).sqrt()).square()
-        value = (squared * share).sum() / share.expand_as(squared).sum()
+        value = (squared * share).sum() / mean_over_ranks(share.expand_as(squared).sum())
         return LossTerm(value, squared.mean(dim=-1))

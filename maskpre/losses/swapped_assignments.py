@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from maskpre.losses.base import Loss, LossTerm
+from maskpre.ops.ranks import mean_over_ranks
 from maskpre.ops.sinkhorn import Reduce, over_ranks, sinkhorn, within_rank
 
 
@@ -95,7 +96,7 @@ class SwappedAssignments(Loss):
 
 
 def _mean(values: Float[Tensor, "b n"], share: Float[Tensor, "b n"] | None) -> Float[Tensor, ""]:
-    return values.mean() if share is None else (values * share).sum() / share.sum()
+    return values.mean() if share is None else (values * share).sum() / mean_over_ranks(share.sum())
 
 
 def _evenness(counts: Float[Tensor, "k"]) -> Float[Tensor, ""]:

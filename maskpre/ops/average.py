@@ -5,14 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from maskpre.ops.ranks import local_share
+
 
 @torch.no_grad()
 def average_tensors(averages: Sequence[Tensor], current: Sequence[Tensor], decay: float) -> None:
     """In place: average = decay * average + (1 - decay) * current; what doesn't float is copied.
 
+    Of tensors divided among ranks, in the same way, each rank averages its share.
     Written as a step towards the current value, so that an average that is equal stays exactly equal.
     """
-    pairs = list(zip(averages, current, strict=True))
+    pairs = list(zip(map(local_share, averages), map(local_share, current), strict=True))
     floating = [(average, value) for average, value in pairs if average.is_floating_point()]
     if floating:
         moved, goals = zip(*floating, strict=True)

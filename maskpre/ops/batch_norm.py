@@ -3,12 +3,13 @@
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from maskpre.ops.ranks import num_ranks
 
 Statistics = Literal["rank", "world"]
 
@@ -17,10 +18,6 @@ def check_statistics(statistics: str) -> None:
     """Raise ValueError for a word that is neither "rank" nor "world"."""
     if statistics not in ("rank", "world"):
         raise ValueError(f"statistics must be 'rank' or 'world', got {statistics!r}")
-
-
-def _num_ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def normalise_rows(
@@ -40,11 +37,11 @@ def normalise_rows(
     if not layer.training:
         evaluated: Tensor = layer(x)
         return evaluated
-    if statistics == "world" and _num_ranks() > 1:
+    if statistics == "world" and num_ranks() > 1:
         mean, variance = _world_moments(x)
         if not again:
             _update_running(
-                layer, mean.detach(), variance.detach(), rows=_num_ranks() * x.numel() // x.shape[1]
+                layer, mean.detach(), variance.detach(), rows=num_ranks() * x.numel() // x.shape[1]
             )
         return _activate(layer, _affine(layer, x, mean, variance))
     if again:
@@ -67,9 +64,9 @@ def _world_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance per channel over all ranks' rows, differentiable through the exchange."""
     dims = [0, *range(2, x.dim())]
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    mean = all_reduce(wide.mean(dim=dims)) / _num_ranks()
+    mean = all_reduce(wide.mean(dim=dims)) / num_ranks()
     centred = wide - mean.view(1, -1, *[1] * (x.dim() - 2))
-    return mean, all_reduce(centred.square().mean(dim=dims)) / _num_ranks()
+    return mean, all_reduce(centred.square().mean(dim=dims)) / num_ranks()
 
 
 def _affine(layer: _BatchNorm, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

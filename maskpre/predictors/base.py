@@ -58,7 +58,10 @@ class Predictor(nn.Module, ABC):
         self.input_dim, self.out_dim, self.region = encoder.embed_dim, out_dim, region
 
     def prepare(self, encoded: Encoded) -> Encoded:
-        """What predictors that share this one's input are given, `input_dim` wide."""
+        """What predictors that share this one's input are given, `input_dim` wide.
+
+        Only passes call it: where weights are divided among ranks, they are gathered around it.
+        """
         return encoded
 
     @abstractmethod

@@ -96,6 +96,9 @@ class MAEDecoder(Predictor):
 
     def prepare(self, encoded: Encoded) -> DecoderInput:
         """Prefix and encoded cells in the decoder's width, with positions."""
+        return self._enter(encoded)
+
+    def _enter(self, encoded: Encoded) -> DecoderInput:
         tokens = encoded.tokens if encoded.prefix is None else torch.cat([encoded.prefix, encoded.tokens], 1)
         tokens, table = self.embed(tokens), self.pos_embed[0]
         positions = table if encoded.ids is None else table[encoded.ids]
@@ -161,7 +164,7 @@ class MAEDecoder(Predictor):
 
     def forward(self, encoded: Encoded, plan: MaskPlan | None, step: Step) -> Located:
         """Decode every cell, or those the plan names, and project those of the region."""
-        given = encoded if isinstance(encoded, DecoderInput) else self.prepare(encoded)
+        given = encoded if isinstance(encoded, DecoderInput) else self._enter(encoded)
         if plan is not None and given.ids is not None and given.lengths is None:
             ids, covers, read = self._region(given.ids, plan)
             x = self._decode(given, _to_fill(plan), read, step.noise)

@@ -31,9 +31,9 @@ class BadAt(MeanSquaredError):
         self.bad_calls, self.calls = set(calls), 0
 
     def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None) -> LossTerm:
-        value, per_token = super().forward(prediction, target, weight)
+        term = super().forward(prediction, target, weight)
         self.calls += 1
-        return LossTerm(value * float("nan") if self.calls in self.bad_calls else value, per_token)
+        return term._replace(value=term.value * float("nan")) if self.calls in self.bad_calls else term
 
 
 def prepare(

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskpre.checkpoints.save import AtomicCheckpointIO, atomic_save, tensor_bytes
+from maskpre.checkpoints.lightning_io import AtomicCheckpointIO
+from maskpre.checkpoints.save import atomic_save, tensor_bytes
 from maskpre.errors import UserError
 
 

@@ -1,0 +1,56 @@
+"""Dividing a model's weights among ranks (FSDP2, torch.distributed.fsdp.fully_shard)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+from maskpre.model import MaskedModel
+from maskpre.passes import Network
+
+
+def _of_network(network: Network | nn.Module) -> Iterator[nn.Module]:
+    """Encoder and predictors, each of which is called as a whole."""
+    yield network.encoder  # type: ignore[misc]
+    yield from network.predictors.values()  # type: ignore[union-attr,operator]
+
+
+def _units(model: MaskedModel) -> Iterator[nn.Module]:
+    """The modules whose weights are gathered for the time they run."""
+    yield from _of_network(model.student)
+    for average in model.averages.values():
+        yield from _of_network(average.network)
+    for group in (model.maskings, model.targets, model.objectives):
+        yield from group.values()
+
+
+def shard_model(model: MaskedModel, mesh: DeviceMesh) -> None:
+    """Leave every rank of `mesh` its share of each weight; doing it again changes nothing.
+
+    An encoder's blocks are gathered one after another if it names them as `blocks`, other parts whole.
+    Frozen teachers stay whole on every rank.
+    """
+    for unit in _units(model):
+        if isinstance(unit, FSDPModule) or next(unit.parameters(), None) is None:
+            continue
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+        for method in ("prepare", "compare"):
+            if hasattr(unit, method):
+                register_fsdp_forward_method(unit, method)
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """All weights of a module whole on every rank, so that one rank alone can run it; all must enter."""
+    units = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(True, recurse=False)
