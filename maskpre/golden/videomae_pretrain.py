@@ -98,7 +98,7 @@ def replay(case: Case) -> Replay:
     """One step under the case's masks; the region is what is decoded and hidden from the encoder."""
     s = case.settings(Settings)
     _check(case, s)
-    plan = _plan(case, s.grid)
+    plan = given_plan(case, s.grid)
     model = _build(case, s, plan)
     load_strictly(model, pretraining_keys(case.weights), case)
     videos = case.input("videos")
@@ -141,7 +141,7 @@ def _build(case: Case, s: Settings, plan: MaskPlan) -> MaskedModel:
     return model
 
 
-def _plan(case: Case, grid: Grid) -> MaskPlan:
+def given_plan(case: Case, grid: Grid) -> MaskPlan:
     """The plan of the given masks, in raster order; V2 shapes them (b, frames, cells of a frame)."""
     mask = case.input("mask").flatten(1).bool()
     plan = MaskPlan.from_mask(mask, num_hidden=_equal_count(case, "mask", mask), grid=grid)
