@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from maskpre.checkpoints.layouts import recognise
 from maskpre.checkpoints.names_sigma import encoder_keys, official_keys, pretraining_keys
 
 WEIGHTS = Path(__file__).parents[1] / "golden/sigma/mlp_swav/weights.safetensors"
@@ -30,11 +29,6 @@ def test_a_wrapped_checkpoint_is_read_alike() -> None:
     official = load_file(WEIGHTS)
     wrapped = pretraining_keys({f"module.{name}": value for name, value in official.items()})
     assert wrapped.keys() == pretraining_keys(official).keys()
-
-
-def test_the_layout_is_told_by_prototypes() -> None:
-    official = load_file(WEIGHTS)
-    assert recognise(official).name == "SIGMA"
 
 
 def test_encoder_keys_leave_the_rest_out() -> None:

@@ -22,7 +22,9 @@ SYSTEMS = {
     "spark": CONVNET,
     "simmim": [],
     "variable_ratio": ["masking=variable_ratio", *DECODER],
+    "clusters": ["target=clusters", "target.num_prototypes=16", *DECODER],
 }
+VARIANTS_OF_MAE = ("variable_ratio", "clusters")
 
 
 KINDS = {
@@ -36,7 +38,7 @@ def configure(name: str, tiny: list[str]) -> DictConfig:
     common = [line for line in tiny if name != "spark" or not line.startswith("encoder.")]
     return compose(
         [
-            f"experiment={'mae' if name == 'variable_ratio' else name}",
+            f"experiment={'mae' if name in VARIANTS_OF_MAE else name}",
             *common,
             *SYSTEMS[name],
             "trainer.precision=64-true",
