@@ -1,9 +1,10 @@
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from maskpre.encoders.attend import backend_of
 
 SMALL = [
     "data.image_size=32",
@@ -23,10 +24,11 @@ def script():
     path = Path(__file__).parents[2] / "scripts" / "benchmark_step.py"
     spec = importlib.util.spec_from_file_location("benchmark_step", path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with pytest.MonkeyPatch.context() as patch:
+        # A script's own folder comes first.
+        patch.syspath_prepend(str(path.parent))
+        spec.loader.exec_module(module)
+        yield module
 
 
 def test_both_sides_learn_the_same(script):
@@ -72,10 +74,20 @@ def test_an_experiment_can_stand_beside_itself_under_other_overrides(script, cap
     argv = ["experiment=mae", *SMALL, "--rounds=1", "--no-memory", "--against"]
     script.main([*argv, "optim.base_lr=1e-3"])
     printed = capsys.readouterr().out
-    assert printed.splitlines()[1].startswith("same weights, same mask: loss")
+    assert printed.splitlines()[1] == "against: optim.base_lr=1e-3"
+    assert printed.splitlines()[2].startswith("same weights, same mask: loss")
     assert {"maskpre", "against"} <= {line.split()[0] for line in printed.splitlines() if line}
     with pytest.raises(SystemExit, match=r"the sides don't do the same work: loss \d"):
         script.main([*argv, "seed=7"])
+
+
+def test_implementations_of_attention_can_stand_beside_each_other(script):
+    args = script.parse(["experiment=mae", "attention=sdpa", *SMALL, "--against", "attention=reference"])
+    cfg, sides, comparable = script.build(args, ("maskpre", "against"))
+    assert comparable
+    used = [backend_of(side.model.encoder.blocks[0].attn) for side in sides.values()]
+    assert used == ["sdpa", "reference"]
+    script.check_equal_work(sides, next(script.batches(cfg, args)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""The training steps that `benchmark_step.py` times, and what they are given."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from textbook_mae import TextbookMAE
+from torch import Tensor
+
+from maskpre.config import compose
+from maskpre.model import MaskedModel
+from maskpre.ops.noise import GivenNoise, KeyedNoise
+
+Batch = dict[str, Tensor]
+# Schedules are measured half-way: at the start some of them do nothing yet.
+PROGRESS = 0.5
+
+
+class OurStep:
+    """A training step as the training command does it."""
+
+    def __init__(self, cfg: DictConfig, model: MaskedModel, batch: int) -> None:
+        self.model, self.seed = model, cfg.seed
+        self.optimizer, _ = instantiate(cfg.optim).build(
+            [(name, weight) for name, weight in model.named_parameters() if not name.startswith("teachers.")],
+            effective_batch=batch,
+            total_steps=100_000,
+            steps_per_epoch=100,
+        )
+
+    def loss(self, batch: Batch, uniform: Tensor | None = None) -> Tensor:
+        """The loss; `uniform` decides the mask, if given."""
+        keyed = KeyedNoise(self.seed, batch["epoch"], batch["index"])
+        noise = keyed if uniform is None else GivenNoise({"mask": uniform})
+        total = self.model(batch, noise=noise, progress=PROGRESS).total
+        assert total is not None
+        return total
+
+    def finish(self) -> None:
+        """What the model does after the optimiser."""
+        self.model.after_step(PROGRESS)
+
+
+class TextbookStep:
+    """A training step of the reference; pictures are normalised as the experiment says."""
+
+    def __init__(self, cfg: DictConfig, model: TextbookMAE) -> None:
+        self.model = model
+        self.mean, self.std = (
+            torch.tensor(list(values), device=model.cls_token.device)[:, None, None]
+            for values in (cfg.data.mean, cfg.data.std)
+        )
+        if cfg.compile:
+            model.compile()
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
+
+    def loss(self, batch: Batch, uniform: Tensor | None = None) -> Tensor:
+        """The loss; `uniform` decides the mask, if given."""
+        image = (batch["image"].float() / 255 - self.mean) / self.std
+        if uniform is None:
+            uniform = torch.rand(len(image), self.model.patch_embed.num_patches, device=image.device)
+        return self.model(image, uniform)
+
+    def finish(self) -> None:
+        """Nothing follows the optimiser."""
+
+
+Step = OurStep | TextbookStep
+
+
+def one_step(step: Step, stream: Iterator[Batch], precision: str) -> float:
+    """One training step on the next batch; the loss before it."""
+    batch = next(stream)
+    step.optimizer.zero_grad()
+    kind = batch["image"].device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+        loss = step.loss(batch)
+    loss.backward()
+    step.optimizer.step()
+    step.finish()
+    return loss.item()
+
+
+def configure(args: argparse.Namespace, others: Sequence[str] = ()) -> DictConfig:
+    """The experiment at the size asked for, under further overrides."""
+    # Long enough for any warm-up.
+    overrides = ["epochs=1000", *args.overrides, *others]
+    if args.size is not None:
+        # The encoder's own sizes from here on, and the published decoder.
+        overrides += [f"encoder.name={args.size}", f"data.image_size={args.image}"]
+        cfg = compose(overrides)
+        own = {"patch_size", "embed_dim", "depth", "num_heads"} & set(cfg.encoder)
+        overrides += [f"encoder.{key}=null" for key in sorted(own)]
+        if "options" in cfg.encoder:
+            overrides += ["encoder.options=null"]
+        if "width" in cfg.predictor:
+            overrides += ["predictor.width=768"]
+        if "num_heads" in cfg.predictor:
+            overrides += ["predictor.embed_dim=512", "predictor.depth=8", "predictor.num_heads=16"]
+    return compose([*overrides, f"data.batch_size={args.batch}", "data.num_workers=0"])
+
+
+def batches(cfg: DictConfig, args: argparse.Namespace) -> Iterator[Batch]:
+    """What the step gets: one random batch for ever, or those of the loader."""
+    if args.data:
+        data = instantiate(cfg.data)
+        data.prepare_data()
+        for batch in data.train_loader(num_steps=10**6):
+            yield {name: value.to(args.device, non_blocking=True) for name, value in batch.items()}
+    generator = torch.Generator().manual_seed(0)
+    shape = (args.batch, cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
+    image = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(args.device)
+    count = torch.arange(args.batch, device=args.device)
+    while True:
+        yield {"image": image, "index": count, "epoch": torch.zeros_like(count)}
