@@ -11,6 +11,7 @@ from maskpre.masking.base import Masking
 from maskpre.objectives import Objective, Outcome
 from maskpre.passes import Network, Pass
 from maskpre.predictors.base import Predictor
+from maskpre.reading import needed_for
 from maskpre.targets.base import Target
 from maskpre.teachers.ema import EmaTeacher
 from maskpre.types import Noise, Step, Taps
@@ -62,6 +63,15 @@ class MaskedModel(nn.Module):
         """Everything a pass can run, by name."""
         frozen = {name: Network(teacher) for name, teacher in self.teachers.items()}
         return {"encoder": self.student, **frozen, **{n: a.network for n, a in self.averages.items()}}
+
+    def keep(self, objective: str) -> None:
+        """Forget all objectives but this one, and the passes and frozen teachers that it doesn't need."""
+        self.objectives = _registered({objective: self.objectives[objective]})
+        kept = self.objectives[objective]
+        wanted = [kept.plan, *self.targets[kept.target].taps]
+        self.passes = needed_for(wanted, self.passes, self.maskings)
+        networks = {run.network for run in self.passes.values()}
+        self.teachers = _registered({n: t for n, t in self.teachers.items() if n in networks})
 
     def forward(self, batch: dict[str, Tensor], *, noise: Noise, progress: float) -> Step:
         """One step: the returned record holds the total loss and all that led to it."""

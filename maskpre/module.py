@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskpre.model import MaskedModel
 from maskpre.ops.noise import KeyedNoise
@@ -17,6 +17,11 @@ from maskpre.types import Step
 OptimizerBuilder = Callable[..., tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
 
 FROZEN = ("teachers.",)
+
+
+def trained_parameters(model: MaskedModel) -> list[tuple[str, nn.Parameter]]:
+    """What the optimiser gets, by name."""
+    return [(name, weight) for name, weight in model.named_parameters() if not name.startswith(FROZEN)]
 
 
 class PretrainModule(LightningModule):
@@ -69,8 +74,7 @@ class PretrainModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser, and its schedule as a function of the optimiser step."""
-        named = [(n, p) for n, p in self.model.named_parameters() if not n.startswith(FROZEN)]
-        optimizer, schedule = self.build_optimizer(named)
+        optimizer, schedule = self.build_optimizer(trained_parameters(self.model))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer_step(

@@ -1,6 +1,6 @@
 """Who reads what of which pass: the order of passes, and the most that is asked of their networks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from operator import or_
 
@@ -32,6 +32,17 @@ def needed_passes(run: Pass, maskings: Mapping[str, Masking]) -> set[str]:
         return set()
     masking = maskings[run.masking]
     return {*masking.taps} | (set() if masking.reads is None else {masking.reads.run})
+
+
+def needed_for(
+    wanted: Iterable[str], passes: Mapping[str, Pass], maskings: Mapping[str, Masking]
+) -> dict[str, Pass]:
+    """The passes that are wanted and all that those need, in the order of `passes`."""
+    found, open_ends = set[str](), set(wanted)
+    while open_ends:
+        found |= open_ends
+        open_ends = {other for name in open_ends for other in needed_passes(passes[name], maskings)} - found
+    return {name: run for name, run in passes.items() if name in found}
 
 
 def order_passes(passes: Mapping[str, Pass], maskings: Mapping[str, Masking]) -> dict[str, Pass]:

@@ -41,9 +41,10 @@ class Stage(PlannedWeights):
     """The last checkpoint of `experiment` with `overrides`, trained when it is needed for the first time.
 
     `settings` are whole top-level entries that replace the experiment's, before the overrides: with
-    `data: ${data}` it learns from the same pictures as the run it is named in. It is kept in `cache_dir`
-    (null: `default_cache_dir`) under a name that depends on everything in its configuration, so that the
-    next run finds it. In YAML: `_recursive_: false`.
+    `data: ${data}` it learns from the same pictures as the run it is named in. `values` are entries at any
+    depth, as they lie in the configuration; they come last and may be null. It is kept in `cache_dir` (null:
+    `default_cache_dir`) under a name that depends on everything in its configuration, so that the next run
+    finds it. In YAML: `_recursive_: false`.
 
     Raises ConfigError with all that is wrong with its configuration.
     """
@@ -54,10 +55,12 @@ class Stage(PlannedWeights):
         experiment: str,
         overrides: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        values: Mapping[str, Any] | None = None,
         cache_dir: str | None = None,
     ) -> None:
         self.experiment = experiment
-        self.config = _compose(experiment, tuple(overrides), OmegaConf.to_yaml(settings or {}, resolve=True))
+        taken, set_last = (OmegaConf.to_yaml(entries or {}, resolve=True) for entries in (settings, values))
+        self.config = _compose(experiment, tuple(overrides), taken, set_last)
         self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
 
     def __str__(self) -> str:
@@ -120,7 +123,7 @@ class Stage(PlannedWeights):
 
 
 @lru_cache(maxsize=16)
-def _compose(experiment: str, overrides: tuple[str, ...], settings: str) -> DictConfig:
+def _compose(experiment: str, overrides: tuple[str, ...], settings: str, values: str) -> DictConfig:
     """A stage's configuration, not to be written to."""
     with _once(" ".join([experiment, *overrides])):
         cfg = compose([f"experiment={experiment}", *overrides])
@@ -130,6 +133,8 @@ def _compose(experiment: str, overrides: tuple[str, ...], settings: str) -> Dict
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             if override.key_or_group.partition(".")[0] in taken:
                 OmegaConf.update(cfg, override.key_or_group, override.value())
+        with open_dict(cfg):
+            cfg.merge_with(OmegaConf.create(values))
         validate(cfg)
     return cfg
 
@@ -147,8 +152,12 @@ def _once(name: str) -> Iterator[None]:
         _composing.reset(token)
 
 
+def stages_of(cfg: DictConfig) -> list[PlannedWeights]:
+    """What a configuration names as runs that come first."""
+    return [instantiate(node) for node in planned_weights(cfg)]
+
+
 def make_stages(cfg: DictConfig) -> None:
     """Train what a configuration names as stages and is not there yet."""
-    for node in planned_weights(cfg):
-        stage: PlannedWeights = instantiate(node)
+    for stage in stages_of(cfg):
         stage.make()

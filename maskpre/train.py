@@ -8,17 +8,15 @@ from omegaconf import DictConfig
 from maskpre.callbacks.save import SaveLast
 from maskpre.config import command
 from maskpre.run_folder import open_run_folder
-from maskpre.stages import make_stages
 from maskpre.summary import find_callback, print_summary
 from maskpre.training import build_training
 
 
 def run(cfg: DictConfig) -> signal.Signals | None:
-    """Train what the configuration describes, its stages first, and say which signal stopped it, if any did.
+    """Train what the configuration describes, and say which signal stopped it, if any did.
 
     Goes on where the run folder or a stage stopped.
     """
-    make_stages(cfg)
     folder = open_run_folder(cfg)
     with folder.held():
         checkpoint = folder.resume_from(cfg.resume)

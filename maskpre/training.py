@@ -10,16 +10,20 @@ import torch
 from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from maskpre.build import build_model
 from maskpre.checkpoints.lightning_io import AtomicCheckpointIO
 from maskpre.checkpoints.load import load_into
+from maskpre.checkpoints.sources import PlannedWeights
+from maskpre.config.planned import planned_weights
 from maskpre.data.module import PretrainData
 from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
-from maskpre.module import PretrainModule
+from maskpre.module import OptimizerBuilder, PretrainModule, trained_parameters
 from maskpre.optim import OptimRecipe, lambda_lr
 from maskpre.run_folder import RunFolder
+from maskpre.stages import make_stages
 
 # What Lightning says at every start and no user can act on.
 _NOISE = (
@@ -75,28 +79,37 @@ def build_optimizer(
     return optimizer, lambda_lr(optimizer, curve)
 
 
+def _start(cfg: DictConfig) -> str | PlannedWeights:
+    """Where the weights come from: a stage is a mapping with _target_, a checkpoint a path."""
+    return cfg.init_from if isinstance(cfg.init_from, str) else instantiate(cfg.init_from)
+
+
+def _check_on_paper(cfg: DictConfig, make_optimizer: OptimizerBuilder) -> None:
+    """Raise UserError for what the run would be refused for once its stages have been trained."""
+    with torch.device("meta"):
+        model = build_model(cfg)
+        if cfg.init_from is not None:
+            load_into(model, _start(cfg))
+    # Nothing is written to them, so they take no memory.
+    make_optimizer(
+        [
+            (name, nn.Parameter(torch.empty(weight.shape), requires_grad=weight.requires_grad))
+            for name, weight in trained_parameters(model)
+        ]
+    )
+
+
 def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
-    """Build all parts of a pretraining run. The weights depend on `seed` only."""
+    """Build all parts of a pretraining run. The weights depend on `seed` only.
+
+    Runs that come first are trained when all that can be wrong with this one has been looked at.
+    """
     _quiet_lightning()
     data: PretrainData = instantiate(cfg.data)
     data.prepare_data()
     total_steps = count_steps(cfg, data)
-    torch.manual_seed(cfg.seed)
-    model = build_model(cfg)
-    set_attention(model, cfg.attention)
-    if cfg.init_from is not None:
-        # A stage is a mapping with _target_, a checkpoint a path.
-        start = cfg.init_from if isinstance(cfg.init_from, str) else instantiate(cfg.init_from)
-        print(load_into(model, start))
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    module = PretrainModule(
-        model=model,
-        build_optimizer=partial(
-            build_optimizer, recipe=instantiate(cfg.optim), data=data, total_steps=total_steps
-        ),
-        total_steps=total_steps,
-        seed=cfg.seed,
-        config=plain,
+    make_optimizer = partial(
+        build_optimizer, recipe=instantiate(cfg.optim), data=data, total_steps=total_steps
     )
     trainer: Trainer = instantiate(cfg.trainer)(
         max_steps=total_steps,
@@ -107,5 +120,21 @@ def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
         default_root_dir=folder.path,
         enable_progress_bar=False,
         enable_checkpointing=False,
+    )
+    if planned_weights(cfg):
+        _check_on_paper(cfg, make_optimizer)
+        make_stages(cfg)
+    torch.manual_seed(cfg.seed)
+    model = build_model(cfg)
+    set_attention(model, cfg.attention)
+    if cfg.init_from is not None:
+        print(load_into(model, _start(cfg)))
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    module = PretrainModule(
+        model=model,
+        build_optimizer=make_optimizer,
+        total_steps=total_steps,
+        seed=cfg.seed,
+        config=plain,
     )
     return Training(trainer, module, data)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from maskpre.checkpoints.load import open_model, restore
+from maskpre.checkpoints.load import load_teachers, open_model, restore
 from maskpre.config import command
 from maskpre.data.dataset import Sample, collate
 from maskpre.data.decode import decode_picture
@@ -21,7 +21,7 @@ from maskpre.data.randomness import Draws
 from maskpre.data.sources import BadSampleError
 from maskpre.data.sources.folder import scan_files
 from maskpre.errors import UserError
-from maskpre.evaluation.reconstruction import reconstruction_grid
+from maskpre.evaluation.reconstruction import picture_objective, reconstruction_grid
 from maskpre.ops.noise import KeyedNoise
 
 
@@ -58,7 +58,10 @@ def held_out(data: PretrainData, num: int) -> dict[str, Tensor]:
 def main(cfg: DictConfig) -> None:
     """Draw original, masked and reconstructed pictures."""
     source = open_model(cfg.checkpoint)
-    model = restore(source, cfg.checkpoint)
+    model = restore(source, cfg.checkpoint, teachers="blank")
+    drawn = picture_objective(model)
+    model.keep(drawn)
+    load_teachers(model, source)
     settings: dict[str, Any] = {**source.config["data"], "num_workers": 0, "cache": "none"}
     data: PretrainData = instantiate(settings)
     batch = (
@@ -74,7 +77,7 @@ def main(cfg: DictConfig) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as beside:
         picture.save(beside, format="PNG")
-    print(f"loss {step.total.item():.4f} on {len(batch['image'])} pictures")
+    print(f"loss {step.losses[drawn].item():.4f} on {len(batch['image'])} pictures")
     print(f"written to {out}")
 
 

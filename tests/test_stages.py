@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskpre.checkpoints.read import read_torch
 from maskpre.config import compose
-from maskpre.errors import ConfigError
+from maskpre.errors import ConfigError, UserError
 from maskpre.run_stage import train_stage
 from maskpre.stages import Stage, make_stages
 from maskpre.train import run
@@ -140,6 +140,33 @@ def test_what_is_wrong_with_it_is_told_before_anything_starts(
     with pytest.raises(ConfigError, match=message):
         compose([*later, stage_text(tmp_path, *overrides)])
     assert list(tmp_path.glob("stages/*")) == []
+
+
+def test_what_is_wrong_with_the_run_is_told_before_its_stage_is_trained(
+    later: list[str], tmp_path: Path
+) -> None:
+    """Only the pictures tell that two steps are less than the warm-up."""
+    cfg = compose([*later, "optim.schedule.warmup_epochs=3", stage_text(tmp_path)])
+    with pytest.raises(UserError, match="warm"):
+        run(cfg)
+    assert not stage_of(cfg).folder.path.exists()
+
+
+def test_its_values_keep_their_types(tmp_path: Path) -> None:
+    """A teacher that leaves the choice of a size to timm leaves it to the stage, too."""
+    cfg = compose(
+        [
+            "experiment=mrmae",
+            "teacher.name=vit_tiny_patch16_224",
+            "teacher.depth=null",
+            "encoder.patch_size=8",
+        ]
+    )
+    config = instantiate(cfg.teacher.weights).config
+    assert config.encoder.depth is None
+    assert (config.encoder.embed_dim, config.epochs) == (128, 4)
+    with pytest.raises(ConfigError, match=r"encoder\.dpeth"):
+        Stage(experiment="mae", values={"encoder": {"dpeth": 1}}, cache_dir=str(tmp_path))
 
 
 def test_a_stage_that_needs_itself_is_refused(tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maskpre.build import build_model
 from maskpre.checkpoints.export_timm import timm_features, write_timm
 from maskpre.checkpoints.formats import ExportFormat
-from maskpre.checkpoints.load import load_into, load_model, open_model, restore
+from maskpre.checkpoints.load import load_into, open_model, restore
 from maskpre.checkpoints.names_mae import official_keys
 from maskpre.checkpoints.save import atomic_save
 from maskpre.checkpoints.sources import FULL_CONFIG, WEIGHTS, OwnSource
@@ -46,7 +45,7 @@ def export(checkpoint: str, out: str, format: ExportFormat) -> float:
     if target.exists():
         raise UserError(f"{out} exists already; choose another out")
     source = open_model(checkpoint)
-    encoder = restore(source, checkpoint).encoder
+    encoder = restore(source, checkpoint, teachers="blank").encoder
     beside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
         difference = _write_and_compare(FORMATS[format], source, encoder, beside)
@@ -94,9 +93,14 @@ def write_full(source: OwnSource, folder: Path) -> None:
     OmegaConf.save(OmegaConf.create(dict(source.config)), folder / FULL_CONFIG)
 
 
+def _full_features(folder: Path, pictures: Tensor) -> Tensor:
+    model = restore(open_model(str(folder)), str(folder), teachers="blank")
+    return encoder_features(model.encoder, pictures)
+
+
 def write_mae(source: OwnSource, file: Path) -> None:
     """A checkpoint with the official MAE's names; UserError for a model that is no MAE."""
-    model = build_model(OmegaConf.create({**source.config, "compile": False}))
+    model = restore(source, str(file), teachers="blank")
     encoder = model.encoder
     predictors = [type(predictor) for predictor in model.predictors.values()]
     official = isinstance(encoder, ViT) and encoder.reg_token is None and encoder.cls_token is not None
@@ -112,16 +116,13 @@ def write_mae(source: OwnSource, file: Path) -> None:
 
 
 def _mae_features(source: OwnSource, file: Path, pictures: Tensor) -> Tensor:
-    model = build_model(OmegaConf.create({**source.config, "compile": False}))
+    model = restore(source, str(file), teachers="blank")
     load_into(model, str(file))
     return encoder_features(model.encoder, pictures)
 
 
 FORMATS: Mapping[ExportFormat, Format] = {
     "timm": Format(write_timm, lambda source, folder, pictures: timm_features(folder, pictures)),
-    "full": Format(
-        write_full,
-        lambda source, folder, pictures: encoder_features(load_model(str(folder)).encoder, pictures),
-    ),
+    "full": Format(write_full, lambda source, folder, pictures: _full_features(folder, pictures)),
     "mae": Format(write_mae, _mae_features),
 }

@@ -1,7 +1,9 @@
 """Loading weights from any source into timm models and into models of this package."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -87,13 +89,30 @@ def open_model(path: str) -> OwnSource:
     return opened
 
 
-def restore(opened: OwnSource, path: str) -> MaskedModel:
-    """Build the model of an opened checkpoint and put all its weights in; `path` is for messages."""
-    model = build_model(OmegaConf.create({**opened.config, "compile": False}))
+def restore(opened: OwnSource, path: str, *, teachers: Literal["loaded", "blank"] = "loaded") -> MaskedModel:
+    """Build the model of an opened checkpoint and put all its weights in; `path` is for messages.
+
+    Frozen teachers are no part of a checkpoint: "loaded" reads their own files again, "blank" leaves those
+    unread and the teachers without knowledge (see `load_teachers`).
+    """
+    config = {**opened.config, "compile": False}
+    if teachers == "blank":
+        config["teachers"] = {name: _blank(entry) for name, entry in config.get("teachers", {}).items()}
+    model = build_model(OmegaConf.create(config))
     report = _start(model, opened, path)
     if report.fresh or report.left_out:
         raise UserError(f"{path}: the weights don't fit the configuration beside them\n{report}")
     return model.eval()
+
+
+def _blank(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if entry is None else {**entry, "weights": None}
+
+
+def load_teachers(model: MaskedModel, opened: OwnSource) -> None:
+    """Read the files of the teachers that a model still has; UserError if one is missing or doesn't fit."""
+    for name in model.teachers:
+        model.teachers[name] = instantiate(opened.config["teachers"][name])
 
 
 def load_into(model: MaskedModel, source: str | PlannedWeights) -> LoadReport:

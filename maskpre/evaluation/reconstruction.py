@@ -43,7 +43,8 @@ def reconstruct(step: Step, model: MaskedModel) -> Reconstruction:
 
     Raises UserError if no objective's target is one.
     """
-    objective, target = _picture_objective(model)
+    objective = cast(Objective, model.objectives[picture_objective(model)])
+    target = cast(PictureTarget, model.targets[objective.target])
     view, inputs = step.views[target.view].float(), cast(Inputs, model.inputs)
     pixels = Grid((view.shape[2], view.shape[3]), (1, 1))
     prediction = step.predictions[objective.plan][objective.predictor]
@@ -60,11 +61,11 @@ def reconstruct(step: Step, model: MaskedModel) -> Reconstruction:
     )
 
 
-def _picture_objective(model: MaskedModel) -> tuple[Objective, PictureTarget]:
-    for objective in cast(dict[str, Objective], model.objectives).values():
-        target = model.targets[objective.target]
-        if isinstance(target, PictureTarget):
-            return objective, target
+def picture_objective(model: MaskedModel) -> str:
+    """The first objective whose target is a picture; UserError if none is."""
+    for name, objective in cast(dict[str, Objective], model.objectives).items():
+        if isinstance(model.targets[objective.target], PictureTarget):
+            return name
     kinds = ", ".join(f"{name} ({type(target).__name__})" for name, target in model.targets.items())
     raise UserError(f"none of the targets is a picture, so there is nothing to draw: {kinds}")
 
