@@ -14,6 +14,7 @@ from maskpre.predictors.base import Predictor
 from maskpre.reading import needed_for
 from maskpre.targets.base import Target
 from maskpre.teachers.ema import EmaTeacher
+from maskpre.teachers.recording import Recording
 from maskpre.types import Noise, Step, Taps
 
 M = TypeVar("M", bound=nn.Module)
@@ -29,7 +30,7 @@ class MaskedModel(nn.Module):
 
     `encoder` and `predictors` are the student, which passes call "encoder"; `teachers` are frozen networks by
     name, `averages` slow copies of the student. Passes and objectives run in the order given; `taps` says
-    what is read of each pass.
+    what is read of each pass. A pass whose output a batch brings along, as `recordings` tell, is not run.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class MaskedModel(nn.Module):
         self.targets, self.objectives = _registered(targets), _registered(objectives)
         self.teachers, self.averages = _registered(teachers or {}), _registered(averages or {})
         self.passes, self.taps = dict(passes), dict(taps)
+        self.recordings: dict[str, Recording] = {}
 
     @property
     def student(self) -> Network:
@@ -77,6 +79,10 @@ class MaskedModel(nn.Module):
         """One step: the returned record holds the total loss and all that led to it."""
         step = Step(batch=batch, views=self.inputs(batch), noise=noise, progress=progress)
         for name, run in self.passes.items():
+            recording = self.recordings.get(name)
+            if recording is not None and recording.is_in(batch):
+                step.outputs[name] = recording.unpack(batch)
+                continue
             run(name, step, networks=self.networks, maskings=self.maskings, taps=self.taps[name])
         for name, objective in self.objectives.items():
             outcome: Outcome = objective(step, self.targets[objective.target])

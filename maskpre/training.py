@@ -18,12 +18,14 @@ from maskpre.checkpoints.load import load_into
 from maskpre.checkpoints.sources import PlannedWeights
 from maskpre.config.planned import planned_weights
 from maskpre.data.module import PretrainData
+from maskpre.data.picture_data import PictureData
 from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
 from maskpre.module import OptimizerBuilder, PretrainModule, trained_parameters
 from maskpre.optim import OptimRecipe, lambda_lr
 from maskpre.run_folder import RunFolder
 from maskpre.stages import make_stages
+from maskpre.teachers.recorder import frozen_passes
 
 # What Lightning says at every start and no user can act on.
 _NOISE = (
@@ -129,6 +131,10 @@ def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
     set_attention(model, cfg.attention)
     if cfg.init_from is not None:
         print(load_into(model, _start(cfg)))
+    if cfg.teacher_cache is not None:
+        assert isinstance(data, PictureData)
+        model.recordings = frozen_passes(model)
+        data.beside = instantiate(cfg.teacher_cache).open(cfg, model, data, trainer.strategy.root_device)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     module = PretrainModule(
         model=model,

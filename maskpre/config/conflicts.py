@@ -16,6 +16,7 @@ from maskpre.model import MaskedModel
 from maskpre.nearest import multiples, nearest_number
 from maskpre.ops.attention_choice import runs_triton
 from maskpre.optim import LrRun, OptimRecipe
+from maskpre.teachers.recorder import frozen_passes
 
 _MODEL = frozenset(
     {
@@ -35,13 +36,14 @@ _MODEL = frozenset(
         "teachers",
         "init_from",
         "averages",
+        "teacher_cache",
         "activation_checkpointing",
         "compile",
     }
 )
 
 # Parts that are built without knowing others.
-_ALONE = ("data", "optim", "recipe", "probe")
+_ALONE = ("data", "optim", "recipe", "probe", "teacher_cache")
 
 
 def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
@@ -50,7 +52,7 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     Parts at the top-level keys `broken` are left out, and what depends on them.
     """
     assembly = Assembly()
-    alone = [cfg[name] for name in _ALONE if name in cfg and name not in broken]
+    alone = [cfg[name] for name in _ALONE if cfg.get(name) is not None and name not in broken]
     if "callbacks" in cfg and "callbacks" not in broken:
         alone += [entry for entry in cfg.callbacks.values() if entry is not None]
     alone += planned_weights(cfg)
@@ -80,7 +82,34 @@ def _model_conflicts(cfg: DictConfig) -> list[Problem]:
             model = build_model(cfg)
     except ConfigError as error:
         return list(error.problems)
-    return list(_start(cfg, model))
+    return [*_start(cfg, model), *_cache(cfg, model)]
+
+
+def _cache(cfg: DictConfig, model: MaskedModel) -> Iterator[Problem]:
+    """What teachers give can be kept if it is the same whenever a crop comes back."""
+    if cfg.get("teacher_cache") is None:
+        return
+    if cfg.data.get("crops_per_sample") is None:
+        yield Problem(
+            "teacher_cache",
+            "can't keep what a teacher makes of crops that are new in every epoch; set data.crops_per_sample "
+            "to a number, or teacher_cache=none",
+        )
+    recorded = frozen_passes(model)
+    if not recorded:
+        learning = ", ".join(f"{name} ({run.network})" for name, run in model.passes.items())
+        yield Problem(
+            "teacher_cache",
+            f"there is no frozen teacher, only passes of networks that change in every step: {learning}; use "
+            "teacher_cache=none",
+        )
+    for name in recorded:
+        if model.passes[name].masking is not None or model.passes[name].of is not None:
+            yield Problem(
+                "teacher_cache",
+                f"pass {name!r} shows its teacher what a mask leaves, which is new in every step; set "
+                f"passes.{name}.masking=null, or teacher_cache=none",
+            )
 
 
 def _start(cfg: DictConfig, model: MaskedModel) -> Iterator[Problem]:

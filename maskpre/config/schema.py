@@ -24,6 +24,7 @@ from maskpre.optim import OptimRecipe
 from maskpre.passes import Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
+from maskpre.teachers.cache import TeacherCache
 from maskpre.teachers.ema import EmaTeacher
 
 
@@ -50,6 +51,7 @@ class TrainSchema:
     teacher: Encoder | None = None
     teachers: dict[str, Encoder | None] = field(default_factory=dict)
     averages: dict[str, EmaTeacher] = field(default_factory=dict)
+    teacher_cache: TeacherCache | None = None
     seed: int = 0
     epochs: float = 10
     max_steps: int | None = None

@@ -1,11 +1,11 @@
 """The loader of a whole run, and the count of samples it had to leave out."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from maskpre.data.dataset import BadSample, Batch, Loaded
 from maskpre.data.order import Request
@@ -54,7 +54,7 @@ class BatchLoader:
         self,
         *,
         dataset: Dataset[Loaded],
-        requests: Sampler[Request] | None,
+        requests: Iterable[Request] | None,
         num_workers: int,
         skipped: SkipCount,
         total: int,

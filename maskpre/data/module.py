@@ -2,13 +2,14 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
+from maskpre.data.beside import CropRows, WithRows
 from maskpre.data.dataset import Batches, Loaded, OnBadSample
 from maskpre.data.loader import BatchLoader, SkipCount
 from maskpre.data.order import GlobalOrder, Request, SequentialOrder, Shuffle
@@ -67,6 +68,7 @@ class PretrainData(LightningDataModule, ABC):
                 raise UserError(f"data.{name} has {len(values)} values, data.channels is {self.channels}")
         if not 0 <= self.seed < 2**64:
             raise UserError(f"data.seed must be in 0..2**64-1, got {self.seed}")
+        self.beside: CropRows | None = None
         self.skipped = SkipCount()
         self._sources: dict[Split, Source | None] = {}
         self._caches: dict[Split, PixelCache] = {}
@@ -134,7 +136,14 @@ class PretrainData(LightningDataModule, ABC):
             micro_batches=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
             world=trainer.world_size,
+            transform=self.pretraining_transform,
+            beside=self.beside,
         )
+
+    @property
+    def pretraining_transform(self) -> Transform:
+        """What makes the crops of a pretraining run."""
+        return self.transform
 
     def train_loader(
         self,
@@ -146,8 +155,12 @@ class PretrainData(LightningDataModule, ABC):
         world: int = 1,
         transform: Transform | None = None,
         batch_size: int | None = None,
+        beside: CropRows | None = None,
     ) -> BatchLoader:
-        """A stream of training batches outside a trainer, or with another transform or batch size."""
+        """A stream of training batches outside a trainer, or with another transform or batch size.
+
+        With `beside`, batches have the columns of these rows as further entries.
+        """
         order = GlobalOrder(
             num_samples=len(self.source("train")),
             global_batch=batch_size or self.batch_size,
@@ -159,7 +172,9 @@ class PretrainData(LightningDataModule, ABC):
             micro_batches=micro_batches,
             shuffle=self.shuffle,
         )
-        dataset = self._training_set(transform or self.transform)
+        dataset: Dataset[Loaded] = self._training_set(transform or self.transform)
+        if beside is not None:
+            dataset = WithRows(dataset, beside)
         return self._loader(dataset, order, num_steps * micro_batches)
 
     def eval_loader(
@@ -221,7 +236,9 @@ class PretrainData(LightningDataModule, ABC):
         devices = 1 if self.trainer is None else self.trainer.num_devices
         return max(1, min(_MOST_WORKERS, available_cores() // devices))
 
-    def _loader(self, dataset: Dataset[Loaded], requests: Sampler[Request] | None, total: int) -> BatchLoader:
+    def _loader(
+        self, dataset: Dataset[Loaded], requests: Iterable[Request] | None, total: int
+    ) -> BatchLoader:
         return BatchLoader(
             dataset=dataset,
             requests=requests,

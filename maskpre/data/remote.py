@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from webdataset.shardlists import expand_urls
 
+from maskpre.data.beside import CropRows
 from maskpre.data.loader import BatchLoader
 from maskpre.data.module import Split
 from maskpre.data.order import micro_batch_size
@@ -35,6 +36,8 @@ class RemoteData(PictureData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.crops_per_sample is not None:
+            raise UserError("data.crops_per_sample needs samples with numbers, which remote shards lack")
         if self.cache != "none" or self.shuffle != "full":
             log.warning(
                 "data.cache=%s and data.shuffle=%s have no effect on remote shards", self.cache, self.shuffle
@@ -74,8 +77,9 @@ class RemoteData(PictureData):
         world: int = 1,
         transform: Transform | None = None,
         batch_size: int | None = None,
+        beside: CropRows | None = None,
     ) -> BatchLoader:
-        """A stream of training batches."""
+        """A stream of training batches; `beside` must be None."""
         if start_step:
             log.warning("remote shards: the resume is not exact; step %d starts a new pass", start_step)
         size = batch_size or self.batch_size

@@ -18,9 +18,9 @@ def continue_layout(trainer: Trainer, *, before: Layout, now: Layout) -> None:
     step that count would end accumulation windows in the wrong place, so it is moved to what it would be
     had the whole run used the new number.
     """
-    changed = [name for name in now if name != "micro_batches" and now[name] != before[name]]
+    changed = [name for name in now if name != "micro_batches" and now[name] != before.get(name)]
     if changed:
-        changes = ", ".join(f"{name} {before[name]} -> {now[name]}" for name in changed)
+        changes = ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in changed)
         log.warning("the resumed run can't continue the interrupted run's order of samples: %s", changes)
     shift = trainer.global_step * (now["micro_batches"] - before["micro_batches"])
     progress = trainer.fit_loop.epoch_loop.batch_progress

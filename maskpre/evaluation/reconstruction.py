@@ -43,7 +43,7 @@ def reconstruct(step: Step, model: MaskedModel) -> Reconstruction:
 
     Raises UserError if no objective's target is one.
     """
-    objective = cast(Objective, model.objectives[picture_objective(model)])
+    objective = model.objectives[picture_objective(model)]
     target = cast(PictureTarget, model.targets[objective.target])
     view, inputs = step.views[target.view].float(), cast(Inputs, model.inputs)
     pixels = Grid((view.shape[2], view.shape[3]), (1, 1))

@@ -102,6 +102,10 @@ class FrozenTeacher(TappedEncoder):
         network: Any = self._held[0][0]
         return network
 
+    def held_state(self) -> dict[str, Tensor]:
+        """All weights of the network and its projection, which `state_dict` leaves out."""
+        return self._held[0].state_dict()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """The same object: nothing of it ever changes."""
         return self
