@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 
 from maskpre.config import compose
 from maskpre.data.crops import RepeatedCrops
-from maskpre.data.module import PretrainData
+from maskpre.data.picture_data import PictureData
 from maskpre.data.randomness import Draws
 from maskpre.data.transforms import RandomResizedCrop
 from maskpre.errors import ConfigError
@@ -23,7 +23,7 @@ def test_the_epoch_counts_modulo_the_number_of_crops() -> None:
         assert torch.equal(repeated(image, Draws(0, epoch, 5)), expected)
 
 
-def pictures(data: PretrainData, epoch: int) -> dict[int, torch.Tensor]:
+def pictures(data: PictureData, epoch: int) -> dict[int, torch.Tensor]:
     """All crops of an epoch by sample, as a training run sees them."""
     steps = data.steps_per_epoch
     loader = data.train_loader(
@@ -40,7 +40,7 @@ def test_epochs_repeat_and_a_crop_can_be_asked_for(picture_folders: Path) -> Non
     folder = ["data=folder", f"data.root={picture_folders / 'train'}", "data.labels=folders"]
     sizes = ["data.image_size=16", "encoder.patch_size=8", "data.batch_size=8", "data.num_workers=0"]
     cfg = compose(["experiment=mae", *folder, *sizes, "data.crops_per_sample=2"])
-    data: PretrainData = instantiate(cfg.data)
+    data: PictureData = instantiate(cfg.data)
     first, second, third = (pictures(data, epoch) for epoch in range(3))
     assert all(torch.equal(first[index], third[index]) for index in first)
     assert not all(torch.equal(first[index], second[index]) for index in first)
