@@ -15,8 +15,8 @@ TOGETHER = [
     {
         "experiment=colormea": "experiment: there is no configs/experiment/colormea.yaml; choose",
         "loss=mes": "loss: there is no configs/loss/mes.yaml; choose from "
-        "l1, mse, normalized_l2, pairwise, pixel_l1, smooth_l1, standardized_mse, swapped_assignments; did you "
-        "mean 'mse'?",
+        "l1, mse, normalized_l2, pairwise, pixel_l1, smooth_l1, standardized_mse, swapped_assignments; "
+        "did you mean 'mse'?",
         "masking.raito=0.5": "masking.raito: RandomMasking has no 'raito'; did you mean 'ratio'?",
         "masking.grid=7": "masking.grid: the program gives RandomMasking its 'grid' itself",
         "masking.ratio='0.5'": "masking.ratio: expected a number, got '0.5'",
