@@ -4,12 +4,16 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from operator import itemgetter
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from jaxtyping import Bool, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
@@ -43,7 +47,7 @@ class Timeline(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Decoded frames, and the degrees that a player would turn them anticlockwise."""
+    """Decoded frames, upright, and the degrees by which they were turned anticlockwise to be so."""
 
     pixels: UInt8[Tensor, "t c h w"]
     rotation: int
@@ -60,12 +64,11 @@ class VideoFile:
 
     def __init__(self, data: NDArray[np.uint8], *, channels: int, access: Access = "seek") -> None:
         self._data = data
-        self._format = _FORMATS[channels]
+        self._file = io.BytesIO(data.tobytes())
+        self._channels = channels
         self._access: Access = access
         with _naming_faults():
-            self._container = av.open(io.BytesIO(data.tobytes()), mode="r")
-            self._stream = self._find_stream()
-            self._stream.codec_context.thread_count = 1
+            self._container, self._stream = self._open()
             self.timeline = self._read_timeline()
 
     def __enter__(self) -> "VideoFile":
@@ -84,16 +87,19 @@ class VideoFile:
             frames = self._decode(wanted)
         return Frames(frames.pixels[torch.from_numpy(places)], frames.rotation)
 
-    def _find_stream(self) -> Any:
-        streams = self._container.streams
+    def _open(self) -> tuple[InputContainer, VideoStream]:
+        self._file.seek(0)
+        container = av.open(self._file, mode="r", metadata_errors="ignore")
+        streams = container.streams
         for stream in streams.video:
-            if not stream.disposition & av.stream.Disposition.attached_pic:
-                return stream
+            if not stream.disposition & Disposition.attached_pic:
+                stream.codec_context.thread_count = 1
+                return container, stream
         held = " and ".join(sorted({stream.type for stream in streams})) or "nothing"
         raise BadSampleError(f"holds no video, but {held}")
 
     def _read_timeline(self) -> Timeline:
-        packets = [packet for packet in self._container.demux(self._stream) if packet.size]
+        packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_corrupt]
         declared = self._stream.frames
         if len(packets) < declared:
             raise BadSampleError(f"is cut off: {len(packets)} of {declared} frames are there")
@@ -109,33 +115,48 @@ class VideoFile:
 
     def _decode(self, wanted: Int64[np.ndarray, "t"]) -> Frames:
         """Frames with rising numbers, decoded from the key frame before the first of them on."""
-        ticks = self.timeline.ticks
-        self._container.seek(self._seek_target(int(wanted[0])), stream=self._stream)
-        missing = {int(ticks[number]): place for place, number in enumerate(wanted.tolist())}
-        found: list[Tensor | None] = [None] * len(wanted)
+        if self._access == "seek":
+            self._container.seek(self._key_tick(int(wanted[0])), stream=self._stream)
+            frames = self._collect(wanted)
+            if frames is not None:
+                return frames
+        # Some containers have no index and land behind the place they are sent to.
+        self._container.close()
+        self._container, self._stream = self._open()
+        frames = self._collect(wanted)
+        if frames is None:
+            raise BadSampleError(f"can't be decoded: not all of frames {wanted.tolist()} came")
+        return frames
+
+    def _key_tick(self, number: int) -> int:
+        """When the key frame before a frame, or the frame itself, is shown."""
+        keys = np.flatnonzero(self.timeline.keys[: number + 1])
+        return int(self.timeline.ticks[keys[-1] if keys.size else 0])
+
+    def _collect(self, wanted: Int64[np.ndarray, "t"]) -> Frames | None:
+        """Decode until all wanted frames came; None if some did not."""
+        places = {int(self.timeline.ticks[number]): place for place, number in enumerate(wanted.tolist())}
+        found: list[tuple[int, Tensor]] = []
         rotation = 0
         for frame in self._container.decode(self._stream):
-            place = missing.pop(_tick(frame), None)
+            place = places.pop(_tick(frame), None)
             if place is None:
                 continue
             if frame.is_corrupt:
                 raise BadSampleError(f"has a damaged frame, number {wanted[place]}")
-            found[place], rotation = self._to_tensor(frame), frame.rotation
-            if not missing:
+            found.append((place, self._to_tensor(frame)))
+            rotation = frame.rotation
+            if not places:
                 break
-        pixels = [frame for frame in found if frame is not None]
-        if len(pixels) < len(wanted):
-            raise BadSampleError(f"can't be decoded: {len(missing)} of {len(wanted)} frames did not come")
-        return Frames(torch.stack(pixels).movedim(-1, 1), rotation)
-
-    def _seek_target(self, first: int) -> int:
-        if self._access == "sequential":
-            first = 0
-        keys = np.flatnonzero(self.timeline.keys[: first + 1])
-        return int(self.timeline.ticks[keys[-1] if keys.size else 0])
+        if places:
+            return None
+        if rotation % 90:
+            raise BadSampleError(f"is rotated by {rotation} degrees, which is no quarter turn")
+        pixels = torch.stack([pixels for _, pixels in sorted(found, key=itemgetter(0))])
+        return Frames(pixels.rot90(rotation // 90, dims=(1, 2)).movedim(-1, 1), rotation)
 
     def _to_tensor(self, frame: VideoFrame) -> UInt8[Tensor, "h w c"]:
-        pixels = torch.from_numpy(frame.to_ndarray(format=self._format))
+        pixels = torch.from_numpy(frame.to_ndarray(format=_FORMATS[self._channels]))
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
@@ -151,10 +172,11 @@ class TorchcodecFile(VideoFile):
                 stream_index=self._stream.index,
                 custom_frame_mappings=self._mapping(),
             )
-            pixels = decoder.get_frames_at(indices=wanted.tolist()).data
+            frames = decoder.get_frames_at(indices=wanted.tolist()).data
         except RuntimeError as error:
             raise BadSampleError(f"can't be decoded: {str(error).strip().splitlines()[0]}") from error
-        return Frames(pixels, 0)
+        pixels = frames if self._channels == frames.shape[1] else _grey(frames)
+        return Frames(pixels, round(decoder.metadata.rotation or 0))
 
     def _mapping(self) -> str:
         ticks, keys = self.timeline
@@ -164,6 +186,12 @@ class TorchcodecFile(VideoFile):
             for tick, gap, key in zip(ticks.tolist(), gaps.tolist(), keys.tolist(), strict=True)
         ]
         return json.dumps({"frames": entries})
+
+
+def _grey(frames: UInt8[Tensor, "t 3 h w"]) -> UInt8[Tensor, "t 1 h w"]:
+    """Luma (BT.601)."""
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    return torch.einsum("tchw,c->thw", frames.float(), weights).round().to(torch.uint8)[:, None]
 
 
 def _tick(frame: VideoFrame) -> int:

@@ -1,7 +1,8 @@
 """From requests to batches of clips."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,30 +59,30 @@ class VideoReader:
             return list(cached[torch.from_numpy(positions)])
         with self._open(index) as video:
             positions = choose.positions(len(video), draws)
-            pixels = self._upright(video.read(positions.reshape(-1)))
+            pixels = self._pixels(video.read(positions.reshape(-1)))
         return list(pixels.unflatten(0, positions.shape))
 
     def everything(self, index: int) -> Clip:
         """All frames of video `index`; raises BadSampleError."""
         with self._open(index) as video:
-            return self._upright(video.read(np.arange(len(video))))
+            return self._pixels(video.read(np.arange(len(video))))
 
-    def _open(self, index: int) -> VideoFile:
-        video = open_video(self.source.read(index).data, channels=self.channels, decoder=self.decoder)
-        if len(video) < self.min_frames:
-            raise BadSampleError(f"is too short: {len(video)} frames, data.min_frames is {self.min_frames}")
-        if self.variable_rate == "skip" and not video.timeline.is_steady:
-            raise BadSampleError("has a variable frame rate (data.variable_rate=keep takes it as it is)")
-        return video
+    @contextmanager
+    def _open(self, index: int) -> Iterator[VideoFile]:
+        data = self.source.read(index).data
+        with open_video(data, channels=self.channels, decoder=self.decoder) as video:
+            if len(video) < self.min_frames:
+                raise BadSampleError(
+                    f"is too short: {len(video)} frames, data.min_frames is {self.min_frames}"
+                )
+            if self.variable_rate == "skip" and not video.timeline.is_steady:
+                raise BadSampleError("has a variable frame rate (data.variable_rate=keep takes it as it is)")
+            yield video
 
-    def _upright(self, frames: Frames) -> Clip:
-        if frames.rotation % 360 == 0:
-            return frames.pixels
-        if self.rotated == "skip":
+    def _pixels(self, frames: Frames) -> Clip:
+        if self.rotated == "skip" and frames.rotation % 360:
             raise BadSampleError(f"is rotated by {frames.rotation} degrees (data.rotated=turn turns it)")
-        if frames.rotation % 90:
-            raise BadSampleError(f"is rotated by {frames.rotation} degrees, which is no quarter turn")
-        return frames.pixels.rot90(frames.rotation // 90, dims=(-2, -1))
+        return frames.pixels
 
 
 class Clips(ABC):

@@ -2,14 +2,19 @@
 
 import io
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 MakeShard = Callable[[Path, Mapping[str, bytes]], Path]
+
+LEVELS = 12
+"""Frame k of a test video is grey of k times this, with a white upper left quarter."""
 
 
 def jpeg_bytes(seed: int, height: int = 40, width: int = 50) -> bytes:
@@ -30,6 +35,55 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         content = jpeg_bytes(number, 40 + number % 7, 50 + number % 11)
         (folder / f"{number:03d}.jpg").write_bytes(content)
+    return root
+
+
+def video_bytes(
+    num_frames: int = 20,
+    *,
+    height: int = 24,
+    width: int = 32,
+    gop: int = 5,
+    rotation: int = 0,
+    ticks: Sequence[int] | None = None,
+    container: str = "mp4",
+    codec: str = "libx264",
+    options: Mapping[str, str] | None = None,
+) -> bytes:
+    """A video whose pixels tell its frame numbers; `ticks` are times in milliseconds."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=8, options=dict(options or {}))
+        stream.pix_fmt, stream.height, stream.width, stream.gop_size = "yuv420p", height, width, gop
+        if ticks is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(num_frames):
+            pixels = np.full((height, width, 3), LEVELS * number, np.uint8)
+            pixels[: height // 2, : width // 2] = 255
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if ticks is not None:
+                frame.pts, frame.time_base = ticks[number], Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def video() -> Callable[..., bytes]:
+    return video_bytes
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 videos of 20 or 21 frames in three class folders. Not to be changed."""
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(12):
+        folder = root / "abc"[number % 3]
+        folder.mkdir(exist_ok=True)
+        content = video_bytes(20 + number % 2, height=24 + 8 * (number % 2))
+        (folder / f"{number:03d}.mp4").write_bytes(content)
     return root
 
 

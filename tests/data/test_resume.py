@@ -14,7 +14,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from maskpre.data import FolderData
+from maskpre.data import FolderData, PretrainData, VideoFolderData
+from maskpre.data.multi_scale import MultiScaleCrop
 from maskpre.data.transforms import CentreCrop, RandomResizedCrop
 
 STEPS = 20
@@ -37,29 +38,33 @@ class Recorder(LightningModule):
             file.write(f"{self.trainer.global_step} {batch_idx} {digest.hexdigest()[:16]}\n")
         if batch_idx == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.weight * batch["image"].float().mean()
+        return self.weight * batch["index"].float().mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def make_data(pictures: Path, *, workers: int = 0, batch_size: int = 8, seed: int = 3) -> FolderData:
-    return FolderData(
-        root=str(pictures),
-        image_size=16,
-        channels=3,
-        mean=[0.5] * 3,
-        std=[0.25] * 3,
-        batch_size=batch_size,
-        num_workers=workers,
-        transform=RandomResizedCrop(size=16),
-        eval_transform=CentreCrop(size=16),
-        seed=seed,
-    )
+def make_data(root: Path, *, workers: int = 0, batch_size: int = 8, seed: int = 3) -> PretrainData:
+    """Pictures, or two crops each of clips of videos, by what the folder holds."""
+    settings = {
+        "root": str(root),
+        "image_size": 16,
+        "channels": 3,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "batch_size": batch_size,
+        "num_workers": workers,
+        "eval_transform": CentreCrop(size=16),
+        "seed": seed,
+    }
+    if any(root.rglob("*.mp4")):
+        crop = MultiScaleCrop(size=16, flip=0.5)
+        return VideoFolderData(**settings, transform=crop, num_frames=4, frame_stride=2, repeats=2)
+    return FolderData(**settings, transform=RandomResizedCrop(size=16))
 
 
 def fit(
-    data: FolderData,
+    data: PretrainData,
     folder: Path,
     *,
     steps: int = STEPS,
@@ -94,18 +99,24 @@ def hashes(record: list[str]) -> list[str]:
     return [line.split()[-1] for line in record]
 
 
+@pytest.fixture(scope="module", params=["pictures", "videos"])
+def samples(request) -> Path:
+    """A folder of either."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(scope="module")
-def whole(pictures, tmp_path_factory) -> list[str]:
+def whole(samples, tmp_path_factory) -> list[str]:
     """The record of the uninterrupted run."""
-    return fit(make_data(pictures), tmp_path_factory.mktemp("whole"))
+    return fit(make_data(samples), tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")
-def killed(pictures, tmp_path_factory) -> dict[int, Path]:
+def killed(samples, tmp_path_factory) -> dict[int, Path]:
     """Folders of two runs that were killed at a random batch, by their number of workers."""
     folders = {workers: tmp_path_factory.mktemp(f"killed{workers}") for workers in (0, 2)}
     for workers, folder in folders.items():
-        arguments = (pictures, folder, workers, random.randrange(4, STEPS - 1))
+        arguments = (samples, folder, workers, random.randrange(4, STEPS - 1))
         process = multiprocessing.get_context("fork").Process(target=run_until_killed, args=arguments)
         process.start()
         process.join()
@@ -113,26 +124,26 @@ def killed(pictures, tmp_path_factory) -> dict[int, Path]:
     return folders
 
 
-def run_until_killed(pictures: Path, folder: Path, workers: int, kill_at: int) -> None:
+def run_until_killed(samples: Path, folder: Path, workers: int, kill_at: int) -> None:
     torch.set_num_threads(1)
-    fit(make_data(pictures, workers=workers), folder, kill_at=kill_at)
+    fit(make_data(samples, workers=workers), folder, kill_at=kill_at)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 2), (2, 0), (2, 2)])
-def test_a_killed_run_goes_on_exactly(pictures, tmp_path, whole, killed, before, after):
+def test_a_killed_run_goes_on_exactly(samples, tmp_path, whole, killed, before, after):
     folder = killed[before]
     recorded = (folder / "record.txt").read_text().splitlines()
     assert recorded == whole[: len(recorded)]
-    rest = fit(make_data(pictures, workers=after), tmp_path, resume=folder / "last.ckpt")
+    rest = fit(make_data(samples, workers=after), tmp_path, resume=folder / "last.ckpt")
     done = int(rest[0].split()[0])
     assert 0 < done <= len(recorded)
     assert done % 3 == 0
     assert rest == whole[done:]
 
 
-def test_a_finished_run_can_be_extended(pictures, tmp_path, whole):
-    fit(make_data(pictures), tmp_path / "short", steps=12)
-    rest = fit(make_data(pictures), tmp_path / "long", resume=tmp_path / "short" / "last.ckpt")
+def test_a_finished_run_can_be_extended(samples, tmp_path, whole):
+    fit(make_data(samples), tmp_path / "short", steps=12)
+    rest = fit(make_data(samples), tmp_path / "long", resume=tmp_path / "short" / "last.ckpt")
     assert hashes(rest) == hashes(whole[12:])
 
 
