@@ -86,16 +86,19 @@ def _without_clusters(path: str, objective: Objective, target: Target) -> Iterat
 
 
 def _unlike_size(cfg: DictConfig, inputs: Inputs, spec: EncoderSpec) -> Iterator[Problem]:
-    size, side = spec.grid.input_size, cfg.data.image_size
-    if len(size) != inputs.dims:
-        takes, name = ("clips", "video") if len(size) == 3 else ("pictures", "image")
-        yield Problem("encoder", f"takes {takes} {size}, which inputs={name} makes of such data")
-    frames = OmegaConf.select(cfg, "data.num_frames")
-    if len(size) == 2 and size != (side, side):
-        yield Problem("encoder", f"takes pictures of {size}, data.image_size makes them {(side, side)}")
-    elif len(size) == 3 and size != (frames or size[0], side, side):
-        made = f"data.num_frames and data.image_size make them {(frames, side, side)}"
-        yield Problem("encoder", f"takes clips of {size}, {made}")
+    frames, side = OmegaConf.select(cfg, "data.num_frames"), cfg.data.image_size
+    size = spec.grid.input_size
+    made = (side, side) if frames is None else (frames, side, side)
+    if inputs.dims != len(made):
+        name, of = ("image", "pictures") if frames is None else ("video", "clips")
+        yield Problem("inputs", f"don't fit the data, which are {of}; use inputs={name}")
+    if len(size) != len(made):
+        takes, other = ("clips", "data=demo_video") if frames is None else ("pictures", "encoder=video_vit")
+        yield Problem("encoder", f"takes {takes} {size}, the data make {made}; use e.g. {other}")
+    elif size != made:
+        keys = "data.image_size makes" if frames is None else "data.num_frames and data.image_size make"
+        of = "pictures" if frames is None else "clips"
+        yield Problem("encoder", f"takes {of} of {size}, {keys} them {made}")
 
 
 def unfit_for_ragged(

@@ -37,6 +37,9 @@ def main(cfg: DictConfig) -> None:
             config=config,
         )
     print(f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%} (best top-1 {result.details['best_top1']:.2%})")
+    if "views_top1" in result.details:
+        views = [f"top-{k} {result.details[f'views_top{k}']:.2%}" for k in (1, 5)]
+        print(f"on all views: {', '.join(views)}")
     print(f"checkpoints     {folder.checkpoints}")
 
 

@@ -9,19 +9,18 @@ from maskpre.config import command
 from maskpre.data import PretrainData
 from maskpre.data.module import Split
 from maskpre.evaluation.base import Probe
-from maskpre.evaluation.features import extract
+from maskpre.evaluation.features import extract, inputs_for
 from maskpre.evaluation.finetune import finetune
 from maskpre.evaluation.models import start_encoder
 from maskpre.evaluation.result import ProbeResult
 from maskpre.evaluation.streaming import StreamingLinearProbe
-from maskpre.inputs import ImageInputs
 from maskpre.run_folder import open_run_folder
 
 
 def _on_features(probe: Probe, model: nn.Module, data: PretrainData, cfg: DictConfig) -> ProbeResult:
     """Compute the features of both splits once, then judge them."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs = ImageInputs(mean=data.mean, std=data.std).to(device)
+    inputs = inputs_for(data).to(device)
     splits: tuple[tuple[Split, int | None], ...] = (("train", cfg.max_train), ("val", cfg.max_val))
     train, val = (
         extract(

@@ -12,6 +12,7 @@ from torch import nn
 
 from maskpre.checkpoints.swin_extras import PLAIN_SWIN, SwinExtras
 from maskpre.encoders.conv_vit_classifier import ConvViTClassifier
+from maskpre.encoders.video_vit_classifier import VideoViTClassifier
 from maskpre.errors import UserError
 
 Options = dict[str, Any]
@@ -45,11 +46,18 @@ class Architecture:
             raise UserError(f"can't build {self.name!r} with {arguments}: {error}") from error
         return net if self.swin_extras == PLAIN_SWIN else self.swin_extras.apply(net)
 
-    def for_fine_tuning(self, img_size: int | None) -> "Architecture":
+    @property
+    def takes_clips(self) -> bool:
+        """Whether it reads clips instead of pictures."""
+        return "num_frames" in self.options
+
+    def for_fine_tuning(self, img_size: int | None, num_frames: int | None = None) -> "Architecture":
         """As SimMIM fine-tunes: a shared relative-position table becomes one per block, and Swin's windows
-        grow with the picture where that gives whole cells.
+        grow with the picture where that gives whole cells. A network for clips gets the number of frames.
         """
         options = dict(self.options)
+        if num_frames is not None and self.takes_clips:
+            options["num_frames"] = num_frames
         if options.get("use_shared_rel_pos_bias") and not options.get("use_rel_pos_bias"):
             options |= {"use_shared_rel_pos_bias": False, "use_rel_pos_bias": True}
         if img_size is not None and _is_sized(self.name):
@@ -97,14 +105,32 @@ def _conv_vit(config: Mapping[str, Any]) -> Options:
     return _given(config, (*sizes, "multi_scale"))
 
 
+def _video_vit(config: Mapping[str, Any]) -> Options:
+    sizes = ("img_size", "num_frames", "in_chans", "patch_size", "tubelet_size", "embed_dim", "depth")
+    return _given(config, (*sizes, "num_heads", "mlp_ratio", "qkv_bias", "scores", "init_values", "position"))
+
+
 def _convnet(config: Mapping[str, Any]) -> Options:
     return {"in_chans": config["in_chans"], **(config["options"] or {})}
 
 
 SWIN = "maskpre.encoders.swin.Swin"
 CONV_VIT = "maskpre.encoders.conv_vit.ConvViT"
+VIDEO_VIT = "maskpre.encoders.video_vit.VideoViT"
 
-BEYOND_TIMM: Mapping[str, Callable[..., nn.Module]] = {CONV_VIT: ConvViTClassifier}
+
+def _video_vit_classifier(
+    *, num_classes: int, global_pool: str | None, drop_path_rate: float, **options: object
+) -> nn.Module:
+    return VideoViTClassifier(
+        num_classes=num_classes, global_pool=global_pool, drop_path_rate=drop_path_rate, options=options
+    )
+
+
+BEYOND_TIMM: Mapping[str, Callable[..., nn.Module]] = {
+    CONV_VIT: ConvViTClassifier,
+    VIDEO_VIT: _video_vit_classifier,
+}
 
 FROM_CONFIG: Mapping[str, Callable[[Mapping[str, Any]], Options]] = {
     "maskpre.encoders.vit.ViT": _vit,
@@ -112,6 +138,7 @@ FROM_CONFIG: Mapping[str, Callable[[Mapping[str, Any]], Options]] = {
     SWIN: _swin,
     CONV_VIT: _conv_vit,
     "maskpre.encoders.convnet.ConvNet": _convnet,
+    VIDEO_VIT: _video_vit,
 }
 
 

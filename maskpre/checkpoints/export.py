@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskpre.checkpoints.export_timm import timm_features, write_timm
+from maskpre.checkpoints.export_video import video_features, write_video
 from maskpre.checkpoints.formats import ExportFormat
 from maskpre.checkpoints.load import load_into, open_model, restore
 from maskpre.checkpoints.names_mae import official_keys
@@ -125,4 +126,5 @@ FORMATS: Mapping[ExportFormat, Format] = {
     "timm": Format(write_timm, lambda source, folder, pictures: timm_features(folder, pictures)),
     "full": Format(write_full, lambda source, folder, pictures: _full_features(folder, pictures)),
     "mae": Format(write_mae, _mae_features),
+    "video": Format(write_video, lambda source, folder, clips: video_features(folder, clips)),
 }

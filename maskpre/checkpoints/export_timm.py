@@ -20,7 +20,8 @@ def write_timm(source: OwnSource, folder: Path) -> None:
     """Write config.json and model.safetensors; UserError for an encoder that timm has no arguments for."""
     architecture = from_config(source.config["encoder"])
     if architecture.name in BEYOND_TIMM:
-        raise UserError(f"timm has no model like {architecture.name}; use format=full")
+        other = "video" if architecture.takes_clips else "full"
+        raise UserError(f"timm has no model like {architecture.name}; use format={other}")
     if architecture.swin_extras != PLAIN_SWIN:
         raise UserError(
             "timm's Swin has neither absolute positions nor a patch embedding without norm "

@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-ExportFormat = Literal["timm", "full", "mae"]
+ExportFormat = Literal["timm", "full", "mae", "video"]

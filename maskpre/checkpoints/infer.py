@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from maskpre.checkpoints.architecture import CONV_VIT, Architecture
+from maskpre.checkpoints.architecture import CONV_VIT, VIDEO_VIT, Architecture
 from maskpre.checkpoints.resize import TABLE, square_grid, square_window
 from maskpre.checkpoints.swin_extras import SwinExtras
 from maskpre.errors import UserError
@@ -72,6 +72,31 @@ def dinov2(state: Mapping[str, Tensor]) -> Architecture:
         "reg_tokens": state["reg_token"].shape[1],
     }
     return Architecture("vit_base_patch14_reg4_dinov2", sizes)
+
+
+def video_vit(state: Mapping[str, Tensor]) -> Architecture:
+    """A VideoMAE for the published 16 frames of 224 pixels, which its weights don't tell.
+
+    Raises UserError if its number of heads can't be known from its width.
+    """
+    width, channels, tubelet, _, patch = state["patch_embed.proj.weight"].shape
+    hidden, _ = state["blocks.0.mlp.fc1.weight"].shape
+    scales = state.get("blocks.0.attn.logit_scale")
+    options = {
+        "img_size": 224,
+        "num_frames": 16,
+        "in_chans": channels,
+        "patch_size": patch,
+        "tubelet_size": tubelet,
+        "embed_dim": width,
+        "depth": _count(state, r"blocks\.(\d+)\."),
+        "num_heads": _heads(width) if scales is None else len(scales),
+        "mlp_ratio": mlp_ratio(hidden, width),
+        "qkv_bias": "no_key" if "blocks.0.attn.qkv.bias" in state else "none",
+        "scores": "dot" if scales is None else "cosine",
+        "init_values": 0.1 if "blocks.0.ls1.gamma" in state else None,
+    }
+    return Architecture(VIDEO_VIT, options)
 
 
 def clip(state: Mapping[str, Tensor]) -> Architecture:

@@ -20,10 +20,12 @@ from maskpre.checkpoints import (
     names_simmim,
     names_spark,
     names_transformers,
+    names_videomae,
 )
 from maskpre.checkpoints.architecture import Architecture
 
 State = Mapping[str, Tensor]
+EMBEDDING = "patch_embed.proj.weight"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Layout:
     """How one code base names its tensors: `marker` is a pattern that fits a name no other layout has.
 
     `model_keys` gives MaskedModel's names, `encoder_keys` timm's, and `architecture` reads timm's names.
+    `of_clips` says whether the patch embedding is that of clips.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Layout:
     model_keys: Callable[[State], dict[str, Tensor]]
     encoder_keys: Callable[[State], dict[str, Tensor]]
     infer: Callable[[State], Architecture]
+    of_clips: bool = False
 
     def architecture(self, state: State) -> Architecture:
         """The encoder's, told from a checkpoint in this layout."""
@@ -53,6 +57,14 @@ def _encoder_only(
 
 
 LAYOUTS = (
+    Layout(
+        "VideoMAE",
+        r"(.*\.)?blocks\.0\.attn\.qkv\.weight",
+        names_videomae.pretraining_keys,
+        names_videomae.encoder_keys,
+        infer.video_vit,
+        of_clips=True,
+    ),
     Layout(
         "SparK",
         r"(sparse_encoder\.sp_cnn\.)?(layer1\.0\.conv1|downsample_layers\.0\.0)\.weight",
@@ -149,7 +161,8 @@ LAYOUTS = (
 
 def recognise(state: State) -> Layout | None:
     """The first layout whose marker a name fits, or None."""
+    of_clips = any(name.endswith(EMBEDDING) and value.dim() == 5 for name, value in state.items())
     for layout in LAYOUTS:
-        if any(re.fullmatch(layout.marker, name) for name in state):
+        if layout.of_clips == of_clips and any(re.fullmatch(layout.marker, name) for name in state):
             return layout
     return None

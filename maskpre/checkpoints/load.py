@@ -30,16 +30,17 @@ def load_timm(
     drop_path_rate: float = 0.0,
     global_pool: str | None = None,
     in_chans: int = 3,
+    num_frames: int | None = None,
 ) -> tuple[nn.Module, LoadReport]:
     """A timm classifier with the weights of `source` (see `open_source`), and what became of them.
 
-    `img_size` None keeps the source's. `global_pool` None averages the patch tokens, behind which ViTs get a
-    fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the encoder's norm, ""
-    pools nothing. A shared relative-position table is copied into every block. The head is the source's if it
-    has one for as many classes. Raises UserError if the weights don't fit.
+    `img_size` and `num_frames` None keep the source's. `global_pool` None averages the patch tokens, behind
+    which ViTs get a fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the
+    encoder's norm, "" pools nothing. A shared relative-position table is copied into every block. The head is
+    the source's if it has one for as many classes. Raises UserError if the weights don't fit.
     """
     opened = open_source(source)
-    architecture = opened.architecture().for_fine_tuning(img_size)
+    architecture = opened.architecture().for_fine_tuning(img_size, num_frames)
     channels = architecture.options.get("in_chans", 3)
     if channels != in_chans:
         raise UserError(f"{source} reads {channels} channels, the data have {in_chans}")

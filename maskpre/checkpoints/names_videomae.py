@@ -30,9 +30,9 @@ INSIDE = {
     r"\.attn\.scale$": ".attn.logit_scale",
     r"\.gamma_([12])$": r".ls\1.gamma",
 }
-# Of a fine-tuned model, or of one with the encoder behind another name.
-PREFIXES = ("module.", "encoder.", "backbone.")
 COMPILED = "_orig_mod."
+# What only pre-training checkpoints have.
+BRIDGE = "encoder_to_decoder."
 
 
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -52,15 +52,21 @@ def _inside(name: str) -> str:
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the marks of torch.compile, with biases joined and the parts of blocks renamed."""
-    bare = {name.replace(COMPILED, ""): value for name, value in state.items()}
+    """Without the marks of wrappers, with biases joined and the parts of blocks renamed."""
+    bare = {name.replace(COMPILED, "").removeprefix("module."): value for name, value in state.items()}
     return {_inside(name): value for name, value in _joined(bare).items()}
 
 
 def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An official pre-training checkpoint's tensors under MaskedModel's names."""
+    """An official checkpoint's tensors, or their gradients, under MaskedModel's names.
+
+    Of a fine-tuned one, the encoder's.
+    """
+    plain = _plain(state)
+    if not any(name.startswith(BRIDGE) for name in plain):
+        return {f"encoder.{name}": value for name, value in encoder_keys(state).items()}
     renamed = {}
-    for name, value in _plain(state).items():
+    for name, value in plain.items():
         part = next((part for part in PARTS if name.startswith(part)), "")
         renamed[PARTS[part] + name.removeprefix(part) if part else name] = value
     return renamed
@@ -95,12 +101,6 @@ def _official(name: str) -> str:
 def encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder (and head, if any) of a pre-training or fine-tuning checkpoint under timm's names."""
     plain = _plain(state)
-    pretrained = any(name.startswith("encoder_to_decoder.") for name in plain)
-    chosen = {}
-    for name, value in plain.items():
-        if pretrained and not name.startswith("encoder."):
-            continue
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-        chosen[name] = value
-    return chosen
+    if any(name.startswith(BRIDGE) for name in plain):
+        plain = {name: value for name, value in plain.items() if name.startswith("encoder.")}
+    return {name.removeprefix("encoder.").removeprefix("backbone."): value for name, value in plain.items()}

@@ -1,26 +1,13 @@
 """ConvMAE's network for classification, as a timm model would be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from timm.layers.norm import LayerNorm
 from torch import Tensor, nn
 
 from maskpre.encoders.conv_vit_trunk import ConvViTSizes, ConvViTTrunk
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Noise for a batch from torch's generator, on which the evaluation's training runs."""
-
-    batch: int
-    device: torch.device
-
-    def uniform(self, stream: str, num: int) -> Float[Tensor, "b n"]:
-        """Numbers in [0, 1)."""
-        return torch.rand(self.batch, num, device=self.device)
+from maskpre.ops.noise import TorchNoise
 
 
 class ConvViTClassifier(ConvViTTrunk):
@@ -77,7 +64,7 @@ class ConvViTClassifier(ConvViTTrunk):
 
     def forward_features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d gh gw"]:
         """A map of the cells."""
-        tokens = self.norm(self.tokens(x, None, _Drawn(len(x), x.device)))
+        tokens = self.norm(self.tokens(x, None, TorchNoise(len(x), x.device)))
         return tokens.transpose(1, 2).unflatten(2, self.sizes.grid(2).shape)
 
     def forward_head(self, x: Float[Tensor, "b d gh gw"]) -> Tensor:

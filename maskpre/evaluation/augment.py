@@ -57,12 +57,21 @@ class RandAugmented:
             if operation.aug_fn is posterize:
                 operation.aug_fn = _posterize
 
-    def __call__(self, image: UInt8[Tensor, "c h w"], draws: Draws) -> UInt8[Tensor, "c s t"]:
-        """Crop, then augment; equal pictures and draws give equal results."""
+    def __call__(self, image: UInt8[Tensor, "*t c h w"], draws: Draws) -> UInt8[Tensor, "*t c s s"]:
+        """Crop, then augment; equal pictures and draws give equal results.
+
+        All frames of a clip get the same crop, operations and magnitudes.
+        """
         image = self.crop(image, draws)
+        seed = int(draws.uniform("rand_augment", 1)[0] * 2**32)
+        if image.ndim == 4:
+            return torch.stack([self._augmented(frame, seed) for frame in image])
+        return self._augmented(image, seed)
+
+    def _augmented(self, image: UInt8[Tensor, "c h w"], seed: int) -> UInt8[Tensor, "c h w"]:
         array = image.permute(1, 2, 0).numpy()
         picture = Image.fromarray(array[..., 0] if len(image) == 1 else array)
-        with seeded_globals(int(draws.uniform("rand_augment", 1)[0] * 2**32)):
+        with seeded_globals(seed):
             picture = self.operations(picture)
         augmented = torch.from_numpy(np.array(picture))
         return augmented[None] if len(image) == 1 else augmented.permute(2, 0, 1)
@@ -95,12 +104,17 @@ class BatchAugment:
         return self.mix_prob > 0 and (self.mixup_alpha > 0 or self.cutmix_alpha > 0)
 
     def __call__(
-        self, images: Float[Tensor, "b c h w"], labels: Int[Tensor, "b"], *, num_classes: int, seed: int
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        self, images: Float[Tensor, "b c *t h w"], labels: Int[Tensor, "b"], *, num_classes: int, seed: int
+    ) -> tuple[Float[Tensor, "b c *t h w"], Float[Tensor, "b k"]]:
         """Augmented pictures and soft targets; `images` are changed in place. Decided by `seed` alone.
 
-        Raises UserError if an odd batch would have to be mixed.
+        Frames of a clip are erased and mixed in the same places. Raises UserError if an odd batch would have
+        to be mixed.
         """
+        if images.dim() == 5:
+            frames = (images.shape[1], images.shape[2])
+            mixed, targets = self(images.flatten(1, 2), labels, num_classes=num_classes, seed=seed)
+            return mixed.unflatten(1, frames), targets
         with seeded_globals(seed, images.device):
             if self.erase_prob > 0:
                 images = RandomErasing(self.erase_prob, mode="pixel", device=images.device)(images)

@@ -16,9 +16,9 @@ from maskpre.data.loader import BatchLoader
 from maskpre.data.transforms import Transform
 from maskpre.errors import UserError
 from maskpre.evaluation.augment import BatchAugment
+from maskpre.evaluation.features import inputs_for, pixels_of
 from maskpre.evaluation.global_rng import step_seed
 from maskpre.evaluation.result import ProbeResult, count_hits
-from maskpre.inputs import ImageInputs
 from maskpre.optim import OptimRecipe, lambda_lr
 from maskpre.optim.clipping import clip_gradients
 
@@ -30,7 +30,8 @@ class ClassifierRecipe:
     `batch_size` counts samples per optimiser step over all devices. `drop_path_rate` and `global_pool` (None:
     the architecture's own) describe the network; `head_std` is the deviation of a fresh head's weights,
     whose bias is zero (None keeps the architecture's initialisation). `clip_grad` bounds the gradient norm;
-    `ema_decay` evaluates a moving average of the weights instead of the weights.
+    `ema_decay` evaluates a moving average of the weights instead of the weights. In the end videos are scored
+    on `test_clips` * `test_crops` views each, if that is more than one.
     """
 
     optim: OptimRecipe
@@ -43,6 +44,8 @@ class ClassifierRecipe:
     head_std: float | None = None
     clip_grad: float | None = None
     ema_decay: float | None = None
+    test_clips: int = 1
+    test_crops: int = 1
 
     def steps_per_epoch(self, data: PretrainData) -> int:
         """Optimiser steps in one pass; UserError if the training split is smaller than one batch."""
@@ -75,7 +78,7 @@ class Classifier(LightningModule):
         data.source("val").require_labels()
         self.num_classes = data.num_classes
         self.model, self.data, self.recipe, self.seed, self.config = model, data, recipe, seed, config
-        self.inputs = ImageInputs(mean=data.mean, std=data.std)
+        self.inputs = inputs_for(data)
         self.loss = SoftTargetCrossEntropy()
         self.ema: ModelEmaV3 | None = None
         if recipe.ema_decay is not None:
@@ -115,7 +118,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Soft-target cross-entropy of the augmented batch."""
         images, targets = self.recipe.augment(
-            self.inputs.normalize(batch["image"]),
+            self.inputs.normalize(pixels_of(batch)),
             batch["label"],
             num_classes=self.num_classes,
             seed=step_seed(self.seed, self.global_rank, batch_idx),
@@ -134,7 +137,7 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count hits; each sample counts once."""
-        scores = self.scored(self.inputs.normalize(batch["image"]))
+        scores = self.scored(self.inputs.normalize(pixels_of(batch)))
         top1, top5 = count_hits(scores, batch["label"])
         self._counts += torch.tensor([top1, top5, len(scores)])
 

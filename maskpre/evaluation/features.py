@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from maskpre.data import PretrainData, VideoData
 from maskpre.encoders.base import Encoder
+from maskpre.encoders.video_vit_classifier import VideoViTClassifier
 from maskpre.errors import UserError
+from maskpre.inputs import ImageInputs, PixelInputs, VideoInputs
 from maskpre.types import Encoded, Grid
 
 Pool = Literal["cls", "avg", "tokens"]
@@ -37,18 +40,53 @@ class Features:
         return int(self.labels.max()) + 1
 
 
-def encode(model: nn.Module, images: Float[Tensor, "b c h w"]) -> Encoded:
+def num_frames_of(data: PretrainData) -> int | None:
+    """Frames of a clip; None of pictures."""
+    return data.num_frames if isinstance(data, VideoData) else None
+
+
+def inputs_for(data: PretrainData) -> PixelInputs:
+    """What normalises the data's pictures or clips."""
+    kind = ImageInputs if num_frames_of(data) is None else VideoInputs
+    return kind(mean=data.mean, std=data.std)
+
+
+def pixels_of(batch: dict[str, Tensor]) -> Tensor:
+    """The pictures (b, c, h, w) or clips (b, c, t, h, w) of a batch."""
+    return batch["video" if "video" in batch else "image"]
+
+
+def _encode_frames(model: nn.Module, clips: Float[Tensor, "b c t h w"]) -> Encoded:
+    """Every frame by itself: all tokens of the frames, and the mean of their prefix tokens."""
+    frames = (len(clips), clips.shape[2])
+    encoded = encode(model, clips.transpose(1, 2).flatten(0, 1))
+    prefix = None if encoded.prefix is None else encoded.prefix.unflatten(0, frames).mean(dim=1)
+    grid = Grid((frames[1], *encoded.grid.shape), (1, *encoded.grid.stride))
+    return Encoded(encoded.tokens.unflatten(0, frames).flatten(1, 2), grid, prefix=prefix)
+
+
+def _takes_clips(model: nn.Module) -> bool:
+    if isinstance(model, Encoder):
+        return len(model.spec.grid.shape) == 3
+    return isinstance(model, VideoViTClassifier)
+
+
+def encode(model: nn.Module, images: Float[Tensor, "b c *size"]) -> Encoded:
     """Final tokens of a maskpre encoder or of a timm model, before any pooling or head.
 
-    Feature maps, channels first or last (timm's `output_fmt`), become tokens in raster order. Raises
-    UserError if the model is neither.
+    Feature maps, channels first or last (timm's `output_fmt`), become tokens in raster order. A model of
+    pictures sees every frame of a clip by itself. Raises UserError if the model is neither.
     """
+    if images.dim() == 5 and not _takes_clips(model):
+        return _encode_frames(model, images)
     if isinstance(model, Encoder):
         return model(images)
     net: Any = model
     if not hasattr(net, "forward_features"):
         raise UserError(f"{type(net).__name__} is neither a maskpre encoder nor a timm model")
     features = net.forward_features(images)
+    if isinstance(model, VideoViTClassifier):
+        return Encoded(features, model.grid)
     size = (images.shape[2], images.shape[3])
     if features.ndim == 4:
         channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
@@ -95,13 +133,13 @@ def extract(
 ) -> Features:
     """Features of every sample of `batches`, kept on `device`; all tokens are kept in half precision.
 
-    `normalize` turns uint8 pictures into the model's inputs. Raises UserError if a sample has no label or
-    there is no sample.
+    `normalize` turns uint8 pictures or clips into the model's inputs. Raises UserError if a sample has no
+    label or there is no sample.
     """
     values, labels = [], []
     with evaluating(model):
         for batch in batches:
-            encoded = encode(model, normalize(batch["image"].to(device, non_blocking=True)))
+            encoded = encode(model, normalize(pixels_of(batch).to(device, non_blocking=True)))
             picked = pooled(encoded, pool)
             values.append(picked.half() if pool == "tokens" else picked.float())
             labels.append(batch["label"].to(device))

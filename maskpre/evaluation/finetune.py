@@ -1,6 +1,7 @@
 """Running a classifier's training: fine-tuning, training from scratch and streaming probes alike."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -15,6 +16,7 @@ from maskpre.data import PretrainData
 from maskpre.errors import UserError
 from maskpre.evaluation.classifier import Classifier, ClassifierRecipe
 from maskpre.evaluation.result import ProbeResult
+from maskpre.evaluation.views import score_views
 from maskpre.loggers.csv import AppendingCSVLogger
 from maskpre.run_folder import RunFolder
 
@@ -41,10 +43,11 @@ def finetune(
 ) -> ProbeResult:
     """Train `model` by the recipe and return its accuracy on the val split at the end.
 
-    `details` holds the best accuracy of any epoch. With a run folder, checkpoints (`best`, `last`, with the
-    plain containers of `config`) and metrics are written there, progress is shown, and a run that was
-    interrupted there goes on; without, nothing is written or printed. `make_trainer` takes Lightning's
-    trainer arguments. Parameters of `model` that don't require a gradient stay frozen.
+    `details` holds the best accuracy of any epoch, and that on several views if the recipe wants them. With a
+    run folder, checkpoints (`best`, `last`, with the plain containers of `config`) and metrics are written
+    there, progress is shown, and a run that was interrupted there goes on; without, nothing is written or
+    printed. `make_trainer` takes Lightning's trainer arguments. Parameters of `model` that don't require a
+    gradient stay frozen.
 
     Raises UserError if a signal stopped the run; it can be continued.
     """
@@ -67,7 +70,19 @@ def finetune(
         raise UserError(
             f"stopped at step {trainer.global_step} of {trainer.max_steps}; run it again to go on"
         )
-    return module.result
+    views = recipe.test_clips * recipe.test_crops
+    if views == 1 or not trainer.is_global_zero:
+        return module.result
+    scored = score_views(
+        module.scored,
+        data,
+        clips=recipe.test_clips,
+        crops=recipe.test_crops,
+        batch_size=recipe.batch_size,
+        device=module.device,
+    )
+    details = {**module.result.details, "views_top1": scored.top1, "views_top5": scored.top5}
+    return replace(module.result, details=details)
 
 
 def _outputs(folder: RunFolder | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from maskpre.checkpoints.sources import open_source
 from maskpre.data import PretrainData
 from maskpre.errors import UserError
 from maskpre.evaluation.classifier import ClassifierRecipe
+from maskpre.evaluation.features import num_frames_of
 
 Start = Literal["checkpoint", "scratch"]
 
@@ -58,8 +59,10 @@ def _start(
             drop_path_rate=drop_path_rate,
             global_pool=global_pool,
             in_chans=data.channels,
+            num_frames=num_frames_of(data),
         )
-    architecture = open_source(source).architecture().for_fine_tuning(data.image_size)
+    architecture = open_source(source).architecture()
+    architecture = architecture.for_fine_tuning(data.image_size, num_frames_of(data))
     net = architecture.build(
         num_classes=num_classes,
         drop_path_rate=drop_path_rate,

@@ -26,7 +26,7 @@ class FrozenClassifier(nn.Module):
         self.encoder.eval()
         return self
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+    def forward(self, images: Float[Tensor, "b c *size"]) -> Float[Tensor, "b k"]:
         """Class scores."""
         with torch.no_grad():
             features = pooled(encode(self.encoder, images), self.pool)

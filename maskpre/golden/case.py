@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,10 @@ class CannotReplayError(UserError):
 
 @dataclass(frozen=True)
 class Case:
-    """One official run. Floating-point tensors are float64; without a model there are no loss and weights."""
+    """One official run. Floating-point tensors are float64; without a model there are no loss and weights.
+
+    `info` tells what else the official code said, which not every kind of case can be held against.
+    """
 
     name: str
     system: str
@@ -35,6 +38,7 @@ class Case:
     weights: Tensors
     inputs: Tensors
     outputs: Tensors
+    info: dict[str, Any] = field(default_factory=dict)
 
     def settings(self, kind: type[Settings]) -> Settings:
         """The hyperparameters as the dataclass `kind`; see `parse`."""
@@ -83,6 +87,7 @@ def read_case(folder: Path) -> Case:
             weights=_tensors(weights) if weights.exists() else {},
             inputs=_tensors(folder / "inputs.safetensors"),
             outputs=_tensors(folder / "outputs.safetensors"),
+            info=record.get("info", {}),
         )
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise UserError(f"{folder} holds no readable golden case: {error!r}") from error

@@ -23,7 +23,7 @@ class Replay:
     """What this package computed. Every output and extra of the case must be among it.
 
     `gradients` has this package's names, and `expected_gradients` the official ones under the same names.
-    `also` pairs further tensors with what they must be.
+    `also` pairs further tensors with what they must be; `info` is compared where the case has it.
     """
 
     loss: Tensor | None = None
@@ -32,6 +32,7 @@ class Replay:
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
     expected_gradients: Mapping[str, Tensor] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
     also: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -168,6 +169,8 @@ def _wrong_extras(case: Case, replay: Replay) -> list[str]:
         if name not in replay.extras:
             raise CannotReplayError(f"{case.name}: extra {name!r} is unknown to this kind of case")
         wrong += differences(replay.extras[name], expected, f"extras.{name}")
+    for name in replay.info.keys() & case.info.keys():
+        wrong += differences(replay.info[name], case.info[name], f"info.{name}")
     return wrong
 
 

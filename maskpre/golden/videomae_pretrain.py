@@ -57,6 +57,7 @@ class Settings:
 
 
 METHOD = {
+    "data": "demo_video",
     "inputs": "video",
     "masking": "tube",
     "encoder": "video_vit",
@@ -76,7 +77,7 @@ def overrides(s: Settings) -> list[str]:
     }
     return [
         *(f"{group}={name}" for group, name in METHOD.items()),
-        f"encoder.num_frames={s.num_frames}",
+        f"data.num_frames={s.num_frames}",
         f"data.image_size={s.img_size}",
         f"target.normalize={'channel' if s.normlize_target else 'none'}",
         f"encoder.patch_size={s.patch_size}",
@@ -115,12 +116,18 @@ def replay(case: Case) -> Replay:
     )
 
 
+def refuse_learnable_positions(case: Case, wanted: bool) -> None:
+    """The official code can't run with them, so that there is nothing to be held against."""
+    if wanted:
+        raise CannotReplayError(
+            f"{case.name}: use_learnable_pos_emb must be false; the official code fails with it, as its "
+            "table has a row too many"
+        )
+
+
 def _check(case: Case, s: Settings) -> None:
     """Refuse what the official code fails at or this package's model has no counterpart of."""
-    if s.use_learnable_pos_emb:
-        raise CannotReplayError(
-            f"{case.name}: use_learnable_pos_emb fails in the official code (its table has one row too many)"
-        )
+    refuse_learnable_positions(case, s.use_learnable_pos_emb)
     values = s.encoder_in_chans * s.tubelet_size * s.patch_size**2
     if s.encoder_num_classes or s.decoder_num_classes not in (None, values):
         raise CannotReplayError(

@@ -71,3 +71,15 @@ class GivenNoise:
         if values.shape[1] != num:
             raise ValueError(f"noise {stream!r} has {values.shape[1]} numbers per sample, {num} are needed")
         return values
+
+
+@dataclass(frozen=True)
+class TorchNoise:
+    """Noise from torch's generator for `batch` samples, on which the evaluation's training runs."""
+
+    batch: int
+    device: torch.device
+
+    def uniform(self, stream: str, num: int) -> Float[Tensor, "b n"]:
+        """Numbers in [0, 1), new ones at every call."""
+        return torch.rand(self.batch, num, device=self.device)
