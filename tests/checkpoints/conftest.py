@@ -20,7 +20,17 @@ CONV_VIT = [
 SMALL = ["epochs=800", "data.image_size=32", "encoder.embed_dim=24"]
 VIT = ["encoder.depth=2", "encoder.num_heads=3"]
 DECODER = ["predictor.embed_dim=16", "predictor.depth=1", "predictor.num_heads=2"]
+VIDEO = [
+    "experiment=videomae",
+    "data.image_size=16",
+    "data.num_frames=4",
+    "encoder.embed_dim=192",
+    "encoder.depth=2",
+    "encoder.num_heads=3",
+    "encoder.mlp_ratio=1.0",
+]
 OVERRIDES = {
+    "videomae": [*VIDEO, *DECODER],
     "mae": ["experiment=mae", *SMALL, *VIT, *DECODER],
     "mae_no_class": ["experiment=mae", *SMALL, *VIT, *DECODER, "encoder.class_token=false"],
     "conv_vit": ["experiment=mae", *CONV_VIT, *SMALL[:2], *DECODER],

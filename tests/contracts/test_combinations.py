@@ -272,7 +272,15 @@ def test_combination_trains_or_is_refused_with_a_reason(
 def test_video_trains(masking: str, target: str, predictor: str, hidden: str) -> None:
     view = [] if target == "target=pixels_channel_norm" else ["target.view=video"]
     sizes = ["data.image_size=32", "data.num_frames=4", "encoder.embed_dim=32", "encoder.depth=2"]
-    chosen = ["data=demo_video", "inputs=video", "encoder=video_vit", *masking.split(), target, predictor, *view]
+    chosen = [
+        "data=demo_video",
+        "inputs=video",
+        "encoder=video_vit",
+        *masking.split(),
+        target,
+        predictor,
+        *view,
+    ]
     cfg = compose([*chosen, *sizes, f"encoder.hidden={hidden}"])
     if "decoder" in predictor:
         cfg.predictor.update(depth=1, embed_dim=32, num_heads=2, mlp_ratio=2.0)
@@ -288,7 +296,10 @@ def test_video_trains(masking: str, target: str, predictor: str, hidden: str) ->
             ["masking=running_cell", "masking@masking.encoder=random"],
             r"even rows and columns, .* \(8, 8\) in 2",
         ),
-        (["encoder=video_vit", "encoder.num_frames=4"], r"takes clips .* make \(64, 64\); use e.g. data=demo_video"),
+        (
+            ["encoder=video_vit", "encoder.num_frames=4"],
+            r"takes clips .* make \(64, 64\); use e.g. data=demo_video",
+        ),
         (["inputs=video"], "which are pictures; use inputs=image"),
         (["data=demo_video"], "which are clips; use inputs=video"),
         (["data=demo_video", "inputs=video"], "takes pictures .* use e.g. encoder=video_vit"),

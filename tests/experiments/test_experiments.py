@@ -31,6 +31,8 @@ ALIKE = {
     "paper/colormae_vit_b": SMALL,
     "paper/hpm_vit_b": SMALL,
     "paper/hpm_vit_l": SMALL,
+    **{f"paper/videomae_vit_{size}": SMALL for size in "sblh"},
+    **{f"paper/videomae_v2_vit_{size}": SMALL for size in "blhg"},
     "paper/mrmae_vit_b": [*SMALL, "teacher.depth=1"],
     "paper/mrmae_convvit_b": ["encoder.depths=[2,2,2]", "teacher.depth=1"],
     # Their teacher would have to be trained first.

@@ -12,6 +12,7 @@ from maskpre.optim import (
     CosineDecay,
     Curves,
     FlooredCosine,
+    LinspaceCosine,
     LrRun,
     MultiStep,
     OverlappingCosine,
@@ -152,3 +153,12 @@ def test_lambda_lr_brings_the_curve_and_the_layer_scale_to_the_optimizer():
     resumed = lambda_lr(optimizer_with_two_groups(), curve)
     resumed.load_state_dict(scheduler.state_dict())
     assert resumed.get_last_lr() == scheduler.get_last_lr()
+
+
+def test_linspace_cosine_includes_both_ends_of_the_warm_up():
+    run = LrRun(peak=4.0, batch_ratio=2.0, total_steps=20, steps_per_epoch=2.5)
+    curve = LinspaceCosine(warmup_epochs=2, min_lr=0.25).bind(run)
+    expected = [4.0 * i / 4 for i in range(5)]
+    expected += [0.5 + 0.5 * 3.5 * (1 + math.cos(math.pi * i / 15)) for i in range(15)]
+    assert [curve(step) for step in range(20)] == pytest.approx(expected)
+    assert curve(9, 0.5) == pytest.approx(0.5 * expected[9])
