@@ -1,6 +1,8 @@
 """Replay golden cases of official implementations.
 
-Usage: python -m maskpre.verify [PATH...]
+Usage: python -m maskpre.verify [PATH...] [--override KEY=VALUE...]
+
+Overrides choose another way to compute the same: PATH/spark --override encoder.execution=mask
 
 Exit status: 0 all within tolerance, 1 some are not, 2 a case can't be built or read.
 """
@@ -8,6 +10,7 @@ Exit status: 0 all within tolerance, 1 some are not, 2 a case can't be built or 
 import argparse
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,9 +26,9 @@ WIDTH = 160
 SHIPPED = Path(__file__).resolve().parent.parent / "tests" / "golden"
 
 
-def verify(folder: Path) -> Verdict:
-    """Replay the case in a folder and compare."""
-    case = read_case(folder)
+def verify(folder: Path, overrides: Sequence[str] = ()) -> Verdict:
+    """Replay the case in a folder and compare; `overrides` are for the experiment it is built from."""
+    case = read_case(folder, overrides)
     return compare(case, replay(case))
 
 
@@ -43,30 +46,43 @@ def _table(verdicts: list[Verdict]) -> Table:
     return table
 
 
-def _parse(arguments: list[str]) -> list[Path]:
-    parser = argparse.ArgumentParser(prog="python -m maskpre.verify", description=__doc__)
+def _parse(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """The folders to search, and the overrides."""
+    parser = argparse.ArgumentParser(
+        prog="python -m maskpre.verify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "paths", nargs="*", type=Path, metavar="PATH", help="folders of cases, searched below"
     )
-    paths: list[Path] = parser.parse_args(arguments).paths
-    if paths:
-        return paths
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the experiments of the cases",
+    )
+    given = parser.parse_args(arguments)
+    if given.paths:
+        return given.paths, given.override
     if not SHIPPED.is_dir():
         raise UserError(f"no cases are shipped with an installed package ({SHIPPED} is missing); give a PATH")
-    return [SHIPPED]
+    return [SHIPPED], given.override
 
 
 def main(arguments: list[str]) -> int:
     """Print a table of errors; returns the exit status."""
     verdicts, failures = [], []
     try:
-        folders = find_cases(_parse(arguments))
+        paths, overrides = _parse(arguments)
+        folders = find_cases(paths)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     for folder in folders:
         try:
-            verdicts.append(verify(folder))
+            verdicts.append(verify(folder, overrides))
         except UserError as error:
             failures.append(str(error))
         except Exception:

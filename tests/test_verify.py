@@ -39,6 +39,21 @@ def test_shipped_cases_are_reproduced(folder: Path) -> None:
     assert verdict.gradient.error < 1e-6
 
 
+@pytest.mark.parametrize("execution", ["mask", "[tiles,mask,tiles,mask,tiles]"])
+@pytest.mark.parametrize("case", ["resnet_bottleneck_train", "convnext_train"])
+def test_spark_is_reproduced_by_every_execution(case: str, execution: str) -> None:
+    verdict = verify.verify(GOLDEN / "spark" / case, [f"encoder.execution={execution}"])
+    assert verdict.ok, verdict.wrong
+    assert verdict.loss.error < 1e-6
+    assert verdict.tensor.error < 1e-6
+    assert verdict.gradient.error < 1e-6
+
+
+def test_an_override_that_fits_no_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(GOLDEN / "spark/convnext_train"), "--override", "encoder.execution=dense"]) == 2
+    assert "encoder.execution: expected one of tiles, mask or a list of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("case", "file", "name", "by", "told"),
     [

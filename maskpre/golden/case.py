@@ -1,7 +1,7 @@
 """A golden case on disk: settings, weights, inputs, and what the official code made of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ class Case:
     """One official run. Floating-point tensors are float64; without a model there are no loss and weights.
 
     `info` tells what else the official code said, which not every kind of case can be held against.
+    `overrides` are applied to the experiments it is replayed with, behind what the case asks for.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Case:
     inputs: Tensors
     outputs: Tensors
     info: dict[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
 
     def settings(self, kind: type[Settings]) -> Settings:
         """The hyperparameters as the dataclass `kind`; see `parse`."""
@@ -72,7 +74,7 @@ def _tensors(path: Path) -> Tensors:
     return {key: value.double() if value.is_floating_point() else value for key, value in values.items()}
 
 
-def read_case(folder: Path) -> Case:
+def read_case(folder: Path, overrides: Sequence[str] = ()) -> Case:
     """Read a case's folder; UserError if a file is missing or broken."""
     try:
         record = json.loads((folder / "case.json").read_text())
@@ -88,6 +90,7 @@ def read_case(folder: Path) -> Case:
             inputs=_tensors(folder / "inputs.safetensors"),
             outputs=_tensors(folder / "outputs.safetensors"),
             info=record.get("info", {}),
+            overrides=tuple(overrides),
         )
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise UserError(f"{folder} holds no readable golden case: {error!r}") from error

@@ -70,7 +70,7 @@ class Experiment:
 def experiment(case: Case, overrides: Sequence[str]) -> DictConfig:
     """The configuration the overrides give, with a run long enough for any schedule's warm-up."""
     try:
-        return compose([*overrides, "epochs=800"])
+        return compose([*overrides, "epochs=800", *case.overrides])
     except ValueError as error:
         raise CannotReplayError(f"{case.name}: {error}") from error
 
