@@ -10,6 +10,26 @@ from maskpre.errors import ConfigError
 
 SIZES = ["data.image_size=64", "data.batch_size=64", "epochs=10"]
 IMPOSSIBLE = {
+    "experiment=spark data.image_size=72": [
+        "encoder: img_size (72) must be a multiple of the network's stride (16); nearest: 64 or 80"
+    ],
+    "experiment=spark masking=blocks masking.unit_size=8": [
+        "masking: unit_size (8) must be a multiple of the encoder's cells (16 pixels) and divide the picture "
+        "(64 pixels); nearest: 16"
+    ],
+    "experiment=spark masking=variable_ratio": [
+        "leaves differing numbers of cells visible in pass 'student', but 'encoder' needs the same number"
+    ],
+    "experiment=spark encoder.name=seresnet18": [
+        "encoder: layer 'layer1.0.se' averages over the whole picture",
+        "choose a network without it, or layer masking (encoder.border=neighbours)",
+    ],
+    "experiment=spark encoder.name=resnet18 encoder.options.norm_layer=groupnorm": [
+        "encoder: layer 'bn1' is a GroupNorm, which sparse convolution doesn't know: it knows convolutions"
+    ],
+    "experiment=spark encoder=vit": [
+        "UNetDecoder reads feature maps of several strides, and the encoder gives none; use encoder=resnet"
+    ],
     "encoder.embed_dim=192 encoder.num_heads=5": [
         "encoder: num_heads (5) must divide embed_dim (192); nearest: 4 or 6"
     ],

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from maskpre.encoders.base import Encoder, EncoderSpec, MapSpec
 from maskpre.encoders.create import check_name
+from maskpre.encoders.sparse.border import BORDERS, Border, LayerMasking
 from maskpre.encoders.sparse.execution import Execution
 from maskpre.encoders.sparse.masked import MaskMultiplication
 from maskpre.encoders.sparse.program import trace
 from maskpre.encoders.sparse.run import Runner, drop_path_scales
+from maskpre.encoders.sparse.sizes import check_sizes
 from maskpre.encoders.sparse.tiles import VisibleTiles
 from maskpre.nearest import multiples, nearest_number
 from maskpre.ops.batch_norm import Statistics, check_statistics
@@ -21,6 +23,7 @@ from maskpre.ops.patchify import check_size
 from maskpre.types import Encoded, Grid, MaskPlan, Noise, gather_tokens
 
 ExecutionName = Literal["tiles", "mask"]
+BorderRule = Literal["cells"] | Border
 
 
 class ConvNet(Encoder):
@@ -34,8 +37,12 @@ class ConvNet(Encoder):
     positions only, "mask" computes every position and empties the hidden ones. Both give the same values.
     `drop_path_rate` is the last block's, rising linearly. Initialisation is timm's, as SparK's is.
 
-    Raises ValueError if timm refuses the name or options, a layer is not known, or the total stride does not
-    divide the picture.
+    `border` "cells" is all of the above. Other rules are layer masking (Balasubramanian & Feizi 2023): what
+    is seen widens with every window that reaches into it, so that maps hold more than the visible cells,
+    batch norms are ordinary ones, and `execution` says nothing; see `LayerMasking`.
+
+    Raises ValueError if timm refuses the name or options, a layer is not known, the total stride does not
+    divide the picture, or the cells do not divide a feature map.
     """
 
     def __init__(
@@ -49,19 +56,24 @@ class ConvNet(Encoder):
         num_maps: int = 4,
         statistics: Statistics = "world",
         execution: ExecutionName | Sequence[ExecutionName] = "tiles",
+        border: BorderRule = "cells",
     ) -> None:
         super().__init__()
         check_statistics(statistics)
+        if border not in ("cells", *BORDERS):
+            known = ", ".join(map(repr, ("cells", *BORDERS)))
+            raise ValueError(f"border must be one of {known}, got {border!r}")
         net, info = create_convnet(name, {**(options or {}), **_rate(drop_path_rate)}, in_chans=in_chans)
         stages = info[-num_maps:]
         if num_maps < 1 or len(stages) < num_maps:
             raise ValueError(f"num_maps ({num_maps}) must be in 1..{len(info)}, the stages of {name!r}")
         self.program = trace(net, stages=[stage["module"] for stage in stages])
-        self.program.check(MaskMultiplication.knows & VisibleTiles.knows)
+        in_cells = MaskMultiplication.knows & VisibleTiles.knows
+        self.program.check(in_cells if border == "cells" else LayerMasking.knows)
         self._take_over(net)
-        self.statistics = statistics
+        self.statistics, self.border = statistics, border
         self._recompute = False
-        self._executions = _per_stage(execution, self.program.num_stages)
+        self._executions = _execution_names(execution, self.program.num_stages)
         stride = int(stages[-1]["reduction"])
         if img_size % stride:
             nearest = nearest_number(img_size, multiples(stride, near=img_size))
@@ -69,6 +81,8 @@ class ConvNet(Encoder):
                 f"img_size ({img_size}) must be a multiple of the network's stride ({stride}){nearest}"
             )
         grid = Grid.over((img_size, img_size), (stride, stride))
+        if border == "cells":
+            check_sizes(self.program, self, grid, in_tiles=[name == "tiles" for name in self._executions])
         self.spec = EncoderSpec(
             embed_dim=int(stages[-1]["num_chs"]),
             grid=grid,
@@ -93,7 +107,17 @@ class ConvNet(Encoder):
         """Recompute activations in the backward pass."""
         self._recompute = enable
 
-    def _execution(self, name: str, plan: MaskPlan | None) -> Execution:
+    def _per_stage(self, plan: MaskPlan | None) -> list[Execution]:
+        """What computes each stage under the plan."""
+        if plan is None or self.border == "cells":
+            made = {name: self._in_cells(name, plan) for name in set(self._executions)}
+            return [made[name] for name in self._executions]
+        size = plan.grid.input_size
+        seen = ~plan.at(Grid(size, (1,) * len(size))).unflatten(1, (1, *size))
+        widening = LayerMasking(seen, border=self.border, statistics=self.statistics)
+        return [widening] * self.program.num_stages
+
+    def _in_cells(self, name: str, plan: MaskPlan | None) -> Execution:
         if plan is not None and name == "tiles":
             return VisibleTiles(plan, statistics=self.statistics)
         return MaskMultiplication(plan, statistics=self.statistics)
@@ -103,11 +127,10 @@ class ConvNet(Encoder):
     ) -> Encoded:
         """Encode under the plan; see `Encoder.forward`."""
         check_size(x, self.spec.grid)
-        made = {name: self._execution(name, plan) for name in set(self._executions)}
         runner = Runner(
             self.program,
             self,
-            executions=[made[name] for name in self._executions],
+            executions=self._per_stage(plan),
             scales=drop_path_scales(self, self.program, noise, training=self.training),
             recompute=self._recompute,
         )
@@ -123,7 +146,7 @@ def _rate(drop_path_rate: float) -> dict[str, float]:
     return {"drop_path_rate": drop_path_rate} if drop_path_rate > 0 else {}
 
 
-def _per_stage(execution: str | Sequence[str], num_stages: int) -> tuple[str, ...]:
+def _execution_names(execution: str | Sequence[str], num_stages: int) -> tuple[str, ...]:
     names = (execution,) * num_stages if isinstance(execution, str) else tuple(execution)
     known = get_args(ExecutionName)
     if len(names) != num_stages or not set(names) <= set(known):

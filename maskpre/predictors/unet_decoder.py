@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 from torch.utils.checkpoint import checkpoint
 
 from maskpre.encoders.base import EncoderSpec, MapSpec
@@ -88,9 +89,11 @@ class UNetDecoder(Predictor):
     `width` is that of the coarsest map; it is halved, rounding down, with every block. Of several maps of one
     stride the last is read. `densify_norm` normalises the encoder's maps: "batch" for networks with batch
     norms, "layer" for ConvNeXt. `statistics` "world" shares batch statistics among all ranks in training.
+    `out_dim` values per cell are its pixels, or if they are too few for that, averages over its pixels (of a
+    loss, say).
 
     Raises ValueError if the encoder gives no feature maps, its stride is no power of two, the width can't be
-    halved as often, or cells don't hold whole pixels.
+    halved as often, or the values are neither pixels nor as few as the last block's channels.
     """
 
     fills_hidden: ClassVar[bool] = True
@@ -117,9 +120,13 @@ class UNetDecoder(Predictor):
         self.grid, self.statistics = encoder.out_grid, statistics
         depth = _count_blocks(self.grid.stride, width)
         widths = [width // 2**i for i in range(depth + 1)]
-        channels = out_dim // prod(self.grid.stride)
-        if channels * prod(self.grid.stride) != out_dim:
-            raise ValueError(f"{out_dim} values per cell of {self.grid.stride} pixels are no picture")
+        pixels = prod(self.grid.stride)
+        self.averages = out_dim <= widths[-1]
+        if not self.averages and out_dim % pixels:
+            raise ValueError(
+                f"{out_dim} values per cell of {self.grid.stride} pixels are no picture, and more than the "
+                f"{widths[-1]} channels at full resolution; use target=pixels, or predictor=mae_decoder"
+            )
         self.levels = [round(log2(self.grid.stride[0] / spec.stride)) for spec in encoder.maps]
         # A later map of the same stride replaces an earlier one.
         self.sources = {level: number for number, level in enumerate(self.levels) if level < depth}
@@ -132,7 +139,7 @@ class UNetDecoder(Predictor):
             }
         )
         self.blocks = nn.ModuleList(UpBlock(width=w, out_width=w // 2) for w in widths[:-1])
-        self.proj = nn.Conv2d(widths[-1], channels, 1)
+        self.proj = nn.Conv2d(widths[-1], out_dim if self.averages else out_dim // pixels, 1)
         self._recompute = False
         _init(self.blocks)
         _init(self.proj)
@@ -162,7 +169,11 @@ class UNetDecoder(Predictor):
 
     def forward(self, encoded: Encoded, plan: MaskPlan | None, step: Step) -> Located:
         """Predict every pixel, cut into cells with values in the order (row, column, channel)."""
-        return Located(patchify(self.picture(self.dense_maps(encoded, plan)), self.grid), self.grid)
+        picture = self.picture(self.dense_maps(encoded, plan))
+        if self.averages:
+            means = avg_pool2d(picture, self.grid.stride)
+            return Located(means.flatten(2).transpose(1, 2), self.grid)
+        return Located(patchify(picture, self.grid), self.grid)
 
 
 class _Once:

@@ -39,8 +39,7 @@ REASONS = {
         names["predictor"] == "unet_decoder" and names["encoder"] not in CONVNETS
     ),
     r"\d values per cell of .* are no picture": lambda names, hidden: (
-        names["predictor"] == "unet_decoder"
-        and (names["masking"] == "hard_patches" or names["target"] == "clusters")
+        names["predictor"] == "unet_decoder" and names["target"] == "clusters"
     ),
     "predicts hidden layers of another network": lambda names, hidden: (
         names["predictor"] == "dynamic_alignment"

@@ -171,6 +171,63 @@ def test_stochastic_depth_follows_the_noise() -> None:
     torch.testing.assert_close(undisturbed, net(pictures(), plan).maps[1])
 
 
+def seen_by(net: ConvNet, plan: MaskPlan, stride: int) -> Tensor:
+    """Where a map of the stride holds anything but zeros."""
+    maps = {spec.stride: found for spec, found in zip(net.spec.maps, net(pictures(), plan).maps, strict=True)}
+    return (maps[stride] != 0).any(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "mobilenetv2_050"])
+@pytest.mark.parametrize("border", ["neighbours", "zero", "share"])
+def test_layer_masking_hides_pixels_and_widens_what_is_seen(name: str, border: str) -> None:
+    net = encoder(name, border=border).eval()
+    plan = plan_for(net, num_visible=1)
+    hidden = plan.at(PIXELS).view(3, 1, 64, 64)
+    other = torch.where(hidden, torch.full_like(pictures(), 1e3), pictures())
+    ours, theirs = (net(x, plan) for x in (pictures(), other))
+    assert all(torch.equal(a, b) for a, b in zip(ours.maps, theirs.maps, strict=True))
+    assert ours.tokens.shape == (3, 1, net.spec.embed_dim)
+    visible = ~plan.at(Grid((16, 16), (4, 4))).view(3, 1, 16, 16)
+    seen = seen_by(net, plan, 4)
+    assert (seen | ~visible).all()
+    # ConvNeXt's stem reads whole patches; its residual sums keep the seen area as it is.
+    assert (seen.sum() > visible.sum()) == (name != "convnext_tiny")
+
+
+def test_in_a_stage_of_a_resnet_layer_masking_widens_nothing() -> None:
+    net = encoder("resnet50", border="neighbours").eval()
+    plan = plan_for(net, num_visible=1)
+    fine, coarse = seen_by(net, plan, 4), seen_by(net, plan, 8)
+    assert torch.equal(coarse, fine[..., ::2, ::2])
+
+
+@pytest.mark.parametrize("name", ["seresnet18", "mobilenetv3_small_050", "tf_mobilenetv3_small_minimal_100"])
+def test_layer_masking_knows_squeeze_and_excitation_and_padding_by_size(name: str) -> None:
+    net = ConvNet(name=name, img_size=64, border="neighbours", num_maps=2).double().eval()
+    theirs = timm.create_model(name, num_classes=0, global_pool="").double().eval()
+    theirs.load_state_dict(net.state_dict(), strict=False)
+    everything = MaskPlan.from_order(torch.arange(4).expand(3, 4), num_visible=4, grid=net.spec.grid)
+    expected = net(pictures()).maps
+    for ours, plain in zip(net(pictures(), everything).maps, expected, strict=True):
+        torch.testing.assert_close(ours, plain)
+    if name == "seresnet18":
+        torch.testing.assert_close(expected[-1], theirs.forward_features(pictures()))
+    one = plan_for(net, num_visible=1)
+    assert all(torch.isfinite(found).all() for found in net(pictures(), one).maps)
+
+
+@pytest.mark.parametrize("border", ["neighbours", "zero", "share"])
+def test_layer_masking_trains_and_recomputes(border: str) -> None:
+    net = encoder("resnet50", border=border)
+    plan = plan_for(net)
+    stored = run(net, pictures(), plan)
+    net.set_grad_checkpointing()
+    recomputed = run(net, pictures(), plan)
+    assert all(gradient.abs().sum() > 0 for gradient in stored[1].values())
+    for name, value in stored[1].items():
+        torch.testing.assert_close(recomputed[1][name], value, rtol=1e-10, atol=1e-12, msg=name)
+
+
 REFUSED = {
     "an unknown name": ({"name": "resnet19"}, "timm has no model 'resnet19'; the nearest names: resnet18"),
     "another kind of network": (
@@ -183,6 +240,14 @@ REFUSED = {
     "a size": ({"name": "resnet18", "img_size": 80}, "(80) must be a multiple of the network's stride (32)"),
     "an option": ({"name": "resnet18", "options": {"depths": [1]}}, "timm can't build 'resnet18' with"),
     "too many maps": ({"name": "resnet18", "num_maps": 6}, "num_maps (6) must be in 1..5"),
+    "a border": (
+        {"name": "resnet18", "border": "neighbors"},
+        "border must be one of 'cells', 'neighbours', 'zero', 'share', got 'neighbors'",
+    ),
+    "maps that fit no cells": (
+        {"name": "legacy_xception"},
+        "layer 'conv1': makes a map of 31 x 31 of one of 64 x 64, in which cells of 32 x 32 pixels can't be",
+    ),
     "statistics": ({"name": "resnet18", "statistics": "all"}, "statistics must be 'rank' or 'world'"),
     "stages": (
         {"name": "resnet18", "execution": ["mask"]},

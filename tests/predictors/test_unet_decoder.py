@@ -138,6 +138,16 @@ def test_norms_of_maps_are_those_asked_for():
     assert kinds == {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
 
 
+def test_few_values_per_cell_are_averages_over_its_pixels():
+    decoder, source = make(out_dim=2, width=16), encoded()
+    found = run(decoder, source)
+    picture = decoder.picture(decoder.dense_maps(source, PLAN))
+    assert picture.shape == (2, 2, 16, 24)
+    expected = picture.unflatten(2, (2, 8)).unflatten(4, (3, 8)).mean(dim=(3, 5)).flatten(2)
+    torch.testing.assert_close(found.tokens, expected.transpose(1, 2))
+    assert (found.grid, found.ids) == (GRID, None)
+
+
 def test_recomputing_changes_no_gradient_and_no_running_value():
     results = []
     for recompute in (False, True):
@@ -171,7 +181,10 @@ REFUSED = {
         {"encoder": replace(SPEC, out_grid=Grid.over((24, 24), (12, 12)))},
         "stride must be a power of two, got (12, 12)",
     ),
-    "a target that is no picture": ({"out_dim": 100}, "100 values per cell of (8, 8) pixels are no picture"),
+    "a target that is no picture": (
+        {"out_dim": 100},
+        "100 values per cell of (8, 8) pixels are no picture, and more than the 1 channels at full",
+    ),
     "the class token": ({"region": "all+cls"}, "UNetDecoder predicts no class token"),
 }
 

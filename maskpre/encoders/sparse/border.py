@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from math import prod
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
 from maskpre.encoders.sparse.execution import Execution, Feature, Pointwise
 from maskpre.encoders.sparse.layers import Kind
+from maskpre.encoders.sparse.sizes import paddings
+from maskpre.ops.batch_norm import Statistics, normalise_rows
 
 Border = Literal["neighbours", "zero", "share"]
+BORDERS: tuple[Border, ...] = get_args(Border)
 # Official names: these act on what is there without emptying the rest again.
 UNMASKED: tuple[type[nn.Module], ...] = (nn.GELU, nn.Identity)
 
@@ -46,15 +50,20 @@ class LayerMasking(Execution):
     A position is seen behind a window if any position under it was. `border` says what windows read where
     nothing is seen: "neighbours" fills as far as a kernel reaches (layer masking), "zero" leaves it empty,
     "share" divides a convolution's sum by the seen share under it (partial convolution). Batch norms are
-    ordinary ones; use it in evaluation.
+    ordinary ones: in training, for which nothing is published, what isn't seen counts as zeros in their
+    `statistics`.
     """
 
     knows: ClassVar[frozenset[Kind]] = frozenset(Kind)
 
-    def __init__(self, seen: Float[Tensor, "b 1 h w"], *, border: Border = "neighbours") -> None:
-        if border not in ("neighbours", "zero", "share"):
-            raise ValueError(f"border must be 'neighbours', 'zero' or 'share', got {border!r}")
-        self.seen, self.border = seen, border
+    def __init__(
+        self,
+        seen: Float[Tensor, "b 1 h w"],
+        *,
+        border: Border = "neighbours",
+        statistics: Statistics = "rank",
+    ) -> None:
+        self.seen, self.border, self.statistics = seen, border, statistics
 
     def enter(self, x: Float[Tensor, "b c h w"]) -> SeenFeature:
         """See `Execution.enter`; only the picture enters."""
@@ -69,20 +78,23 @@ class LayerMasking(Execution):
         """A convolution or pool; the seen area widens."""
         assert feature.seen is not None
         if isinstance(layer, nn.Conv2d):
-            seen = max_pool2d(feature.seen, layer.kernel_size, layer.stride, _padding(layer), layer.dilation)
-            data = self._convolve(layer, feature.data, feature.seen)
+            framed = pad(feature.seen, paddings(layer, feature.seen.shape[2:]))
+            seen = max_pool2d(framed, layer.kernel_size, layer.stride, 0, layer.dilation)
+            data = self._convolve(layer, feature.data, feature.seen, framed)
         else:
             data, reach = layer(feature.data), layer(feature.seen)
             seen = (reach > 0).to(data.dtype)
         return SeenFeature(data * seen, seen=seen)
 
-    def _convolve(self, layer: nn.Conv2d, x: Tensor, seen: Tensor) -> Tensor:
+    def _convolve(self, layer: nn.Conv2d, x: Tensor, seen: Tensor, framed: Tensor) -> Tensor:
+        """The convolution; `framed` is `seen` with the layer's padding around it."""
         if self.border == "share":
-            share = avg_pool2d(seen, layer.kernel_size, layer.stride, _padding(layer)) + 1e-8
+            taps = seen.new_ones(1, 1, *layer.kernel_size) / prod(layer.kernel_size)
+            share = conv2d(framed, taps, None, layer.stride, 0, layer.dilation) + 1e-8
             bias = 0.0 if layer.bias is None else layer.bias.view(1, -1, 1, 1)
             return (layer(x) - bias) / share + bias
-        sweeps = layer.kernel_size[1] if self.border == "neighbours" else 0
-        return layer(fill_border(x, seen, sweeps))
+        reach = layer.dilation[1] * (layer.kernel_size[1] - 1) + 1
+        return layer(fill_border(x, seen, reach if self.border == "neighbours" else 0))
 
     def point(self, layer: Pointwise, feature: SeenFeature, *, keeps_zero: bool) -> SeenFeature:
         """See `Execution.point`; what isn't seen is emptied again."""
@@ -93,7 +105,11 @@ class LayerMasking(Execution):
 
     def batch(self, layer: nn.Module, feature: SeenFeature) -> SeenFeature:
         """An ordinary batch norm, and what isn't seen emptied again."""
-        return self.point(layer, feature, keeps_zero=False)
+
+        def norm(x: Tensor) -> Tensor:
+            return normalise_rows(layer, x, statistics=self.statistics, again=self.again)
+
+        return self.point(norm, feature, keeps_zero=False)
 
     def sample(self, layer: nn.Module, feature: SeenFeature) -> SeenFeature:
         """The layer as it is, and what isn't seen emptied again."""
@@ -125,9 +141,3 @@ class LayerMasking(Execution):
         assert feature.seen is not None
         total = (feature.data * feature.seen).mean(dim=(2, 3), keepdim=True)
         return total / (feature.seen.mean(dim=(2, 3), keepdim=True) + 1e-8)
-
-
-def _padding(layer: nn.Conv2d) -> tuple[int, int]:
-    if isinstance(layer.padding, str):
-        raise ValueError(f"layer masking needs padding in numbers, got {layer.padding!r}")
-    return (layer.padding[0], layer.padding[1])

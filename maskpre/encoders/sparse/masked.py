@@ -107,6 +107,12 @@ class MaskMultiplication(Execution):
         """See `Execution.weigh`."""
         return replace(feature, data=feature.data * factors.to(feature.data.dtype)[:, None, None, None])
 
+    def squeeze(self, feature: MaskedFeature) -> Float[Tensor, "b c 1 1"]:
+        """The mean over the picture; only where all of it is visible."""
+        if self.plan is not None:
+            return super().squeeze(feature)
+        return feature.data.mean(dim=(2, 3), keepdim=True)
+
     def turn(self, feature: MaskedFeature, order: tuple[int, ...]) -> MaskedFeature:
         """See `Execution.turn`."""
         return replace(feature, data=feature.data.permute(order), channels_last=not feature.channels_last)

@@ -59,7 +59,8 @@ class Program:
             if instruction.kind not in known:
                 raise ValueError(
                     f"layer {instruction.owner!r} averages over the whole picture (squeeze and excitation), "
-                    "which sparse convolution doesn't know"
+                    "which sparse convolution doesn't know; choose a network without it, or layer masking "
+                    "(encoder.border=neighbours)"
                 )
 
     @property

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import max_pool2d
 
 from maskpre.ops.tiles.rows import as_map, as_rows, sum_rows
-from maskpre.ops.tiles.units import VisibleUnits
+from maskpre.ops.tiles.units import Tile, VisibleUnits
 from maskpre.ops.tiles.windows import Pool, Windows, check_tiles, copies_of, windows_of
 
 
@@ -47,19 +47,26 @@ class _MaxPool(torch.autograd.Function):
         return sum_rows(as_rows(tiles), readers), None, None, None
 
 
+def check_pool(layer: Pool, windows: Windows, tile: Tile) -> None:
+    """Raise ValueError if the layer makes no tiles of tiles of this size."""
+    if any(size % window.stride for window, size in zip(windows, tile, strict=True)):
+        raise ValueError(f"{layer} makes no tiles of tiles of {tile[0]} x {tile[1]} positions")
+    inside = all(window.stays_inside for window in windows)
+    if not inside and isinstance(layer, nn.MaxPool2d) and not layer.ceil_mode:
+        check_tiles(layer, windows, tile)
+
+
 def tile_pool2d(x: Float[Tensor, "b c t w"], layer: Pool, units: VisibleUnits) -> Float[Tensor, "b c u x"]:
     """Apply the layer to the tall map `x`.
 
     Raises ValueError if the layer makes no tile of a tile.
     """
     tile, windows = units.tile(x), windows_of(layer)
-    if any(size % window.stride for window, size in zip(windows, tile, strict=True)):
-        raise ValueError(f"{layer} makes no tiles of tiles of {tile[0]} x {tile[1]} positions")
+    check_pool(layer, windows, tile)
     if all(window.stays_inside for window in windows):
         return layer(x)
     if not isinstance(layer, nn.MaxPool2d) or layer.ceil_mode:
         return units.pack(layer(units.unpack(x)))
-    check_tiles(layer, windows, tile)
     near = units.around(tile, windows[0].inputs(tile[0]), windows[1].inputs(tile[1]))
     rows = _MaxPool.apply(as_rows(x), near, copies_of(units, tile, windows), windows)
     return as_map(rows, len(x), tile[1] // windows[1].stride)
