@@ -1,6 +1,8 @@
 """Errors that are the user's to mend."""
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -35,3 +37,18 @@ class ConfigError(UserError):
         self.problems = tuple(problems)
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         super().__init__("\n".join([f"{count} in the configuration:", *map(str, problems)]))
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[Sequence[Problem]]]:
+        return ConfigError, (self.problems,)
+
+
+@contextmanager
+def full_disks_named() -> Iterator[None]:
+    """Turn what the system says of a disk that takes nothing more into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f"{error.filename} can't be written: " if error.filename else ""
+        raise UserError(f"{where}{error.strerror}") from error

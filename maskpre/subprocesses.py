@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from maskpre.slurm import current_job
+
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 # What launchers tell a rank about the others; the process is alone.
 _OF_RANKS = re.compile(
     r"((LOCAL|GROUP|ROLE|NODE)_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|SLURM)_.*|MASKPRE_RUN_DIR"
@@ -20,8 +22,8 @@ _OF_RANKS = re.compile(
 def run_forwarding_signals(module: str, *arguments: str) -> int:
     """Run `python -m module` to its end on one rank, and hand on the signals that save or stop a run.
 
-    Returns the exit code, 128 plus the signal's number if one ended it. The process has a session of its
-    own: each signal reaches it once.
+    In a SLURM job they all stop it, so that the job can be requeued. Returns the exit code, 128 plus the
+    signal's number if one ended it. The process has a session of its own: each signal reaches it once.
     """
     env = {name: value for name, value in os.environ.items() if not _OF_RANKS.fullmatch(name)}
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=env, start_new_session=True)
@@ -34,7 +36,7 @@ def run_forwarding_signals(module: str, *arguments: str) -> int:
 def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Send signals on to a process; at the end the earlier handlers come back."""
     before = {
-        number: signal.signal(number, lambda received, frame: process.send_signal(received))
+        number: signal.signal(number, lambda received, frame: process.send_signal(_meaning(received)))
         for number in _FORWARDED
     }
     try:
@@ -42,6 +44,10 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _meaning(number: int) -> int:
+    return number if current_job() is None or number == signal.SIGINT else signal.SIGTERM
 
 
 def stop_with_parent() -> None:

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from maskpre.build import build_model
-from maskpre.checkpoints.lightning_io import AtomicCheckpointIO
 from maskpre.checkpoints.load import load_into
 from maskpre.checkpoints.sources import PlannedWeights
 from maskpre.config.planned import planned_weights
@@ -23,6 +22,7 @@ from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
 from maskpre.module import OptimizerBuilder, PretrainModule, trained_parameters
 from maskpre.optim import OptimRecipe, lambda_lr
+from maskpre.plugins import trainer_plugins
 from maskpre.run_folder import RunFolder
 from maskpre.stages import make_stages
 from maskpre.teachers.recorder import frozen_passes
@@ -118,7 +118,7 @@ def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
         max_epochs=-1,
         callbacks=_with_folder(cfg.callbacks, folder),
         logger=_with_folder(cfg.logger, folder),
-        plugins=[AtomicCheckpointIO()],
+        plugins=trainer_plugins(),
         default_root_dir=folder.path,
         enable_progress_bar=False,
         enable_checkpointing=False,

@@ -1,98 +1,123 @@
 """Checkpoints: the last state, periodically, at the end and when a signal asks."""
 
+import os
 import signal
+import sys
 import time
-from types import FrameType
-from typing import Any
+from typing import Literal, NoReturn
 
-import torch
 from lightning import LightningModule, Trainer
+from torch import Tensor
 
+from maskpre.callbacks.agreement import Agreement
 from maskpre.callbacks.steps import StepCallback
+from maskpre.data.loader import DataError
+from maskpre.loggers.closing import close_for_requeue
 from maskpre.run_folder import RunFolder
-
-SAVE_SIGNALS = (signal.SIGUSR1,)
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-# With several ranks the decision to save is agreed on only this often (optimiser steps): agreeing waits
-# for the device.
-AGREE_EVERY = 10
+from maskpre.signals import SAVE_SIGNALS, STOP_SIGNALS, SignalNotes, notes
+from maskpre.slurm import SlurmJob, current_job
 
 
 class SaveLast(StepCallback):
     """Writes the run's last checkpoint every `every_steps` optimiser steps or `every_minutes`.
 
-    SIGUSR1 saves at the next optimiser step; SIGTERM and SIGINT save and stop, a second one stops at once.
-    Saving happens between optimiser steps only, so that a counter is all a resume needs.
+    SIGUSR1 and SIGUSR2 save at the next optimiser step; SIGTERM and SIGINT save and stop, a second one stops
+    at once. In a SLURM job SIGUSR1, SIGUSR2 and SIGTERM, which announce a preemption or the end of its time,
+    save, requeue the job and end the process with exit code 0; nobody else requeues it. `requeue` "never"
+    saves and stops there as well. Saving happens between optimiser steps only, so that a counter is all a
+    resume needs. Data that can't be read any more end a run, but not before it is saved (on one rank).
     """
 
     def __init__(
-        self, *, folder: RunFolder, every_steps: int | None = None, every_minutes: float = 15.0
+        self,
+        *,
+        folder: RunFolder,
+        every_steps: int | None = None,
+        every_minutes: float = 15.0,
+        requeue: Literal["auto", "never"] = "auto",
     ) -> None:
         if every_steps is not None and every_steps < 1:
             raise ValueError(f"every_steps must be at least 1, got {every_steps}")
         if every_minutes <= 0:
             raise ValueError(f"every_minutes must be positive, got {every_minutes}")
-        self.path, self.every_steps, self.every_minutes = folder.last, every_steps, every_minutes
-        self.stopped_by: signal.Signals | None = None
-        self._asked = False
+        self.folder, self.every_steps, self.every_minutes = folder, every_steps, every_minutes
+        self.requeue: Literal["auto", "never"] = requeue
+        self._notes, self._agreement = SignalNotes(), Agreement()
         self._saved_step = -1
         self._saved_at = time.monotonic()
-        self._previous: dict[signal.Signals, Any] = {}
+        self._between_steps = False
+
+    @property
+    def stopped_by(self) -> signal.Signals | None:
+        """The signal that stopped the run, if one did."""
+        return self._notes.stop
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals; the handlers only note what was asked."""
+        """Listen to signals, also to one that Lightning has put a handler of its own before."""
         super().on_train_start(trainer, pl_module)
         self._saved_at = time.monotonic()
-        for number in (*SAVE_SIGNALS, *STOP_SIGNALS):
-            self._previous[number] = signal.signal(number, self._on_signal)
+        self._agreement.start(trainer.global_step)
+        self._notes = notes()
+        self._notes.listen((*SAVE_SIGNALS, *STOP_SIGNALS))
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        received = signal.Signals(number)
-        self._asked = True
-        if received in STOP_SIGNALS:
-            self.stopped_by = received
-            signal.signal(received, self._previous.get(received) or signal.SIG_DFL)
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """From here on the state is no whole step's."""
+        self._between_steps = False
 
     def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, and stop if asked to, where an optimiser step has just been completed."""
+        """Save, and stop or requeue if asked to, where an optimiser step has just been completed."""
+        self._between_steps = True
         step = trainer.global_step
         periodic = self.every_steps is not None and step % self.every_steps == 0
-        asked, stop = self._agree(trainer, step)
+        late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        asked, stop = self._agreement.any_of(trainer, self._notes.save or late, self._notes.stop is not None)
         if periodic or asked:
             self._save(trainer)
-        if stop:
-            trainer.should_stop = True
-
-    def _agree(self, trainer: Trainer, step: int) -> tuple[bool, bool]:
-        """Whether any rank was asked to save or to stop."""
-        late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        wishes = (self._asked or late, self.stopped_by is not None)
-        if trainer.world_size == 1:
-            return wishes
-        if step % AGREE_EVERY:
-            return False, False
-        flags = torch.tensor(wishes, dtype=torch.float32, device=trainer.strategy.root_device)
-        save, stop = (trainer.strategy.reduce(flags, reduce_op="sum") > 0).tolist()
-        return save, stop
+        if not stop:
+            return
+        job = current_job() if self.requeue == "auto" else None
+        if job is not None and self._notes.stop is not signal.SIGINT and step < trainer.max_steps:
+            self._leave(trainer, job)
+        trainer.should_stop = True
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved_step:
-            trainer.save_checkpoint(self.path)
-        self._asked = False
+            trainer.save_checkpoint(self.folder.last)
+        self._notes.save = False
         self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
+
+    def _leave(self, trainer: Trainer, job: SlurmJob) -> NoReturn:
+        """End the process at once, without an exception, so that nothing counts the job as failed.
+
+        What SLURM sends to a requeued job would otherwise meet a process that is still tidying up.
+        """
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            time.sleep(1.0)  # rank 0 may still be in the barrier
+            os._exit(0)
+        refused = job.requeue()
+        done = f"saved step {trainer.global_step} of {trainer.max_steps}"
+        if refused is None:
+            self.folder.write_status("requeued")
+            print(f"{done}, requeued job {job.id}", flush=True)
+        else:
+            self.folder.write_status("stopped")
+            print(f"{done}; job {job.id} is not requeued: {refused}", flush=True)
+            print(f"continue with the same command and run_dir={self.folder.path}", flush=True)
+        close_for_requeue(trainer.loggers)
+        sys.stderr.flush()
+        os._exit(0 if refused is None else 128 + (self._notes.stop or signal.SIGTERM))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state and give the signals back."""
         self._save(trainer)
-        self._restore_signals()
+        self._notes.restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._restore_signals()
-
-    def _restore_signals(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
+        """Save if it is only that data are missing, and give the signals back."""
+        if isinstance(exception, DataError) and self._between_steps and trainer.world_size == 1:
+            self._save(trainer)
+        self._notes.restore()

@@ -3,8 +3,9 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,8 +19,9 @@ from omegaconf import DictConfig
 from maskpre.config.compose import compose, usable
 from maskpre.config.conflicts import check_machine
 from maskpre.config.help import help_text
+from maskpre.config.launcher import check_launcher, in_launched_job, uses_slurm
 from maskpre.config.library import CONFIG_DIR, Library
-from maskpre.errors import ConfigError, Problem, UserError
+from maskpre.errors import ConfigError, Problem, UserError, full_disks_named
 
 Main = Callable[[DictConfig], None]
 
@@ -50,12 +52,15 @@ def _jobs(overrides: list[str], *, multirun: bool) -> list[list[str]]:
 def _check(args: Namespace, config_name: str, folders: list[Path]) -> UserError | None:
     """What is wrong with the jobs of a command line, all of them together."""
     problems: dict[Problem, None] = {}
+    composed: list[DictConfig] = []
     try:
         for job in _jobs(args.overrides, multirun=args.multirun):
             try:
-                compose(job, config_name, folders=folders)
+                composed.append(compose(job, config_name, folders=folders))
             except ConfigError as error:
                 problems |= dict.fromkeys(error.problems)
+        if not problems and args.cfg is None and uses_slurm(args.overrides):
+            check_launcher(composed, multirun=args.multirun)
     except HydraException as error:
         return UserError(str(error))
     except UserError as error:
@@ -73,6 +78,36 @@ def _hydra_arguments(argv: list[str], args: Namespace, config_name: str, folders
     return [*flags, "--", *ours, *lines]
 
 
+def _job(main: Main, cfg: DictConfig) -> None:
+    """One job of a command line."""
+    try:
+        check_machine(cfg)
+        with full_disks_named():
+            main(cfg)
+    except UserError as error:
+        if not in_launched_job():
+            _stop(error, 1)
+        # Recorded as the job's result: without one the command that waits for it would wait for ever.
+        print(error, file=sys.stderr)
+        raise
+    except SystemExit as stop:
+        if not in_launched_job():
+            raise
+        raise UserError(f"a job was stopped (exit code {stop.code})") from None
+
+
+@contextmanager
+def _errors_passed_on(wanted: bool) -> Iterator[None]:
+    """Let Hydra raise the error of a job that ran elsewhere instead of printing its stack trace."""
+    if wanted:
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if wanted:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
 def _run(main: Main, config_name: str) -> None:
     """Do what the command line asks for."""
     args = get_args_parser().parse_intermixed_args(sys.argv[1:])
@@ -86,15 +121,13 @@ def _run(main: Main, config_name: str) -> None:
     if wrong is not None and (args.cfg is None or not isinstance(wrong, ConfigError)):
         _stop(wrong, 2)
 
-    def job(cfg: DictConfig) -> None:
-        try:
-            check_machine(cfg)
-            main(cfg)
-        except UserError as error:
-            _stop(error, 1)
-
     sys.argv[1:] = _hydra_arguments(sys.argv[1:], args, config_name, folders)
-    hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")(job)()
+    try:
+        with _errors_passed_on(uses_slurm(args.overrides)):
+            entry = hydra.main(config_path=str(CONFIG_DIR), config_name=config_name, version_base="1.3")
+            entry(partial(_job, main))()
+    except UserError as error:
+        _stop(error, 1)
     if wrong is not None:
         _stop(wrong, 2)
 

@@ -25,7 +25,8 @@ def _chooses(override: Override, library: Library) -> bool:
 
 def _wrong_choice(override: Override, library: Library) -> Problem | None:
     """What is wrong with a choice from a group, if the override is one and anything is wrong with it."""
-    if not _chooses(override, library) or override.is_sweep_override():
+    is_ours = _chooses(override, library) and not override.is_hydra_override()
+    if not is_ours or override.is_sweep_override():
         return None
     group, value = override.key_or_group, override.value()
     options = library.options(group)

@@ -16,6 +16,7 @@ from maskpre.model import MaskedModel
 from maskpre.nearest import multiples, nearest_number
 from maskpre.ops.attention_choice import runs_triton
 from maskpre.optim import LrRun, OptimRecipe
+from maskpre.slurm import check_tasks
 from maskpre.teachers.recorder import frozen_passes
 
 _MODEL = frozenset(
@@ -175,7 +176,9 @@ def _wants_half(cfg: DictConfig) -> bool:
 
 
 def check_machine(cfg: DictConfig) -> None:
-    """Raise UserError if this machine can't do what the configuration asks of it."""
+    """Raise UserError if this machine, or the SLURM job, can't do what the configuration asks of it."""
+    if "trainer" in cfg:
+        check_tasks(cfg)
     automatic = cfg.get("trainer", {}).get("accelerator") == "auto"
     if automatic and _wants_half(cfg) and not torch.accelerator.is_available():
         raise UserError(

@@ -11,6 +11,7 @@ from maskpre.config.library import CONFIG_DIR, Library
 _FLAGS = """Flags:
   --cfg job        print the composed configuration instead of running; -p KEY prints one part
   -m               run every combination of comma-separated values: -m masking.ratio=0.5,0.75 seed=0,1
+                   on a SLURM cluster, a job for each, with hydra/launcher=slurm
   --config-dir DIR take configurations from DIR too, e.g. DIR/experiment/mine.yaml for experiment=mine
   --info defaults  show which files a configuration is made of
 MASKPRE_DEBUG=1 in the environment shows the stack trace of every error."""

@@ -1,34 +1,51 @@
 """Writing files whole or not at all, by one process at a time."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
-def only_one(lock_file: Path, *, waiting: str) -> Iterator[None]:
-    """Hold a lock, saying `waiting` on stderr if another process has it.
+def locked(lock_file: Path, *, timeout: float) -> Iterator[None]:
+    """Hold a lock against other processes, on shared file systems against other hosts too.
 
-    The system releases it should the process die.
+    The system releases it should the process die. Raises Timeout after that many seconds (-1: never), OSError
+    if the file can't be written. Where a file system can't lock, a warning says so and nothing is held.
     """
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_file)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(waiting, file=sys.stderr)
-        lock.acquire()
+        lock.acquire(timeout=timeout)
+    except NotImplementedError:
+        log.warning("the file system of '%s' has no locks: nothing keeps other processes away", lock_file)
+        yield
+        return
     try:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def only_one(lock_file: Path, *, waiting: str) -> Iterator[None]:
+    """Hold a lock as `locked` does, saying `waiting` on stderr if another process has it."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock_file, timeout=0))
+        except Timeout:
+            print(waiting, file=sys.stderr)
+            stack.enter_context(locked(lock_file, timeout=-1))
+        yield
 
 
 @contextmanager

@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 _NAMED_SAMPLES = 100
 
 
+class DataError(UserError):
+    """Training data can't be read any more."""
+
+
 class SkipCount:
     """Counts bad samples and names each one once in a warning (the first hundred; then the count alone)."""
 
@@ -69,11 +73,11 @@ class BatchLoader:
         return self.total
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches; raises UserError when a batch can't be completed."""
+        """Yield the batches; raises DataError when a batch can't be completed."""
         for loaded in self._torch_loader():
             self.skipped.add(loaded.bad)
             if loaded.failure:
-                raise UserError(loaded.failure)
+                raise DataError(loaded.failure)
             if loaded.batch is not None:
                 yield loaded.batch
 

@@ -30,9 +30,13 @@ def initialise_worker(worker: int) -> None:
     handler inherited from the main process, would break the save the main process is about to make.
     After SIGTERM the worker stays for two minutes at most, so that a stuck one can't block the exit.
     """
+    _ignore_signals()
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS) and None)
+
+
+def _ignore_signals() -> None:
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS) and None)
 
 
 def parallel(function: Callable[[T], R], items: Sequence[T], *, processes: int) -> Iterator[R]:
@@ -53,7 +57,7 @@ def parallel(function: Callable[[T], R], items: Sequence[T], *, processes: int) 
 
 
 def _initialise_helper(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _ignore_signals()
     torch.set_num_threads(1)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 

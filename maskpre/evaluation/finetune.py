@@ -11,13 +11,13 @@ from torch import nn
 from maskpre.callbacks.meter import Meter
 from maskpre.callbacks.progress import ProgressDisplay
 from maskpre.callbacks.save import SaveLast
-from maskpre.checkpoints.lightning_io import AtomicCheckpointIO
 from maskpre.data import PretrainData
 from maskpre.errors import UserError
 from maskpre.evaluation.classifier import Classifier, ClassifierRecipe
 from maskpre.evaluation.result import ProbeResult
 from maskpre.evaluation.views import score_views
 from maskpre.loggers.csv import AppendingCSVLogger
+from maskpre.plugins import trainer_plugins
 from maskpre.run_folder import RunFolder
 
 
@@ -99,6 +99,6 @@ def _outputs(folder: RunFolder | None) -> dict[str, Any]:
     return {
         "callbacks": [Meter(), ProgressDisplay(), EpochLines(), best, SaveLast(folder=folder)],
         "logger": AppendingCSVLogger(folder=folder),
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": trainer_plugins(),
         "default_root_dir": folder.path,
     }
