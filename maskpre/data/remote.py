@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from webdataset.shardlists import expand_urls
 
@@ -10,7 +11,9 @@ from maskpre.data.loader import BatchLoader
 from maskpre.data.module import Split
 from maskpre.data.order import micro_batch_size
 from maskpre.data.picture_data import PictureData
+from maskpre.data.remote_shards import RemoteShards
 from maskpre.data.remote_stream import RemoteBatches
+from maskpre.data.retry import Backoff
 from maskpre.data.sources import Source
 from maskpre.data.transforms import Transform
 from maskpre.errors import UserError
@@ -27,17 +30,33 @@ class RemoteData(PictureData):
     classes, so probes are off.
 
     Args:
-        shards: 'pipe:COMMAND' or URLs, with braces and '::' between several.
+        shards: 'pipe:COMMAND' or URLs (https, s3, ...), with braces and '::' between several.
         shuffle_buffer: samples that are shuffled with each other, per worker.
+        shard_cache: folder on a local disk that keeps fetched shards; None streams them each time.
+        shard_cache_gb: what it may hold; the oldest shards make room.
+        retries: how often a shard that fails is fetched again before `on_error` applies to it.
+        retry_seconds: pause before the first of them; each further one is twice as long.
     """
 
     shards: str
     shuffle_buffer: int = 1000
+    shard_cache: str | None = None
+    shard_cache_gb: float = 100.0
+    retries: int = 5
+    retry_seconds: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crops_per_sample is not None:
             raise UserError("data.crops_per_sample needs samples with numbers, which remote shards lack")
+        if self.shard_cache_gb <= 0:
+            raise UserError(f"data.shard_cache_gb must be greater than 0, got {self.shard_cache_gb}")
+        cache = None if self.shard_cache is None else Path(self.shard_cache).expanduser()
+        self._reader = RemoteShards(
+            backoff=Backoff(retries=self.retries, seconds=self.retry_seconds),
+            cache=cache,
+            cache_bytes=int(self.shard_cache_gb * 10**9),
+        )
         if self.cache != "none" or self.shuffle != "full":
             log.warning(
                 "data.cache=%s and data.shuffle=%s have no effect on remote shards", self.cache, self.shuffle
@@ -93,6 +112,7 @@ class RemoteData(PictureData):
             )
         dataset = RemoteBatches(
             urls=urls,
+            reader=self._reader,
             transform=transform or self.transform,
             channels=self.channels,
             batch_size=share,

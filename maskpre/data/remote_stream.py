@@ -13,10 +13,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 from maskpre.data.dataset import MAX_IN_A_ROW, BadSample, Loaded, Sample, collate, too_many
 from maskpre.data.decode import decode_picture
 from maskpre.data.randomness import Draws, raw_bits
+from maskpre.data.remote_shards import RemoteShards, reason
 from maskpre.data.sources import BadSampleError, OnError
 from maskpre.data.sources.base import PICTURES
 from maskpre.data.transforms import Transform
-from maskpre.errors import UserError
 
 
 class RemoteBatches(IterableDataset[Loaded]):
@@ -31,6 +31,7 @@ class RemoteBatches(IterableDataset[Loaded]):
         self,
         *,
         urls: list[str],
+        reader: RemoteShards,
         transform: Transform,
         channels: int,
         batch_size: int,
@@ -42,6 +43,7 @@ class RemoteBatches(IterableDataset[Loaded]):
         buffer: int = 1000,
     ) -> None:
         self.urls = urls
+        self.reader = reader
         self.transform = transform
         self.channels = channels
         self.batch_size = batch_size
@@ -53,10 +55,13 @@ class RemoteBatches(IterableDataset[Loaded]):
         self.buffer = buffer
 
     def __iter__(self) -> Iterator[Loaded]:
-        """Batches of whatever comes next."""
+        """Batches of whatever comes next; a shard that can't be read is one bad sample."""
         samples: list[Sample] = []
         bad: list[BadSample] = []
         for event in self._events():
+            if isinstance(event, str):
+                yield Loaded(None, bad, event)
+                return
             if isinstance(event, Sample):
                 samples.append(event)
             else:
@@ -68,8 +73,8 @@ class RemoteBatches(IterableDataset[Loaded]):
                 yield Loaded(collate(samples), bad)
                 samples, bad = [], []
 
-    def _events(self) -> Iterator[Sample | BadSample]:
-        """Samples, or what was in their place, pass after pass."""
+    def _events(self) -> Iterator[Sample | BadSample | str]:
+        """Samples, or what was in their place, pass after pass; at last, why there can be no more."""
         for number in itertools.count():
             good = False
             for raw in self._raw_samples(number):
@@ -77,16 +82,19 @@ class RemoteBatches(IterableDataset[Loaded]):
                 good |= isinstance(event, Sample)
                 yield event
             if not good:
-                raise UserError(f"a pass over {len(self._shards(number))} shards gave no sample")
+                yield f"a pass over {len(self._shards(number))} shards gave no sample"
 
     def _raw_samples(self, number: int) -> Iterator[dict[str, Any] | BadSample]:
         broken: list[BadSample] = []
 
-        def note(error: Exception) -> bool:
-            broken.append(_bad(str(error.args[-1]), error))
-            return True
+        def samples() -> Iterator[dict[str, Any]]:
+            for url in self._shards(number):
+                try:
+                    yield from self.reader.samples(url)
+                except Exception as error:
+                    broken.append(BadSample(_hash(url), url, reason(error)))
 
-        stream = webdataset.tarfile_to_samples(handler=note)({"url": url} for url in self._shards(number))
+        stream: Iterator[dict[str, Any]] = samples()
         if self.buffer:
             generator = random.Random(int(self._bits("remote/buffer", number, 1)[0]))
             stream = webdataset.shuffle(self.buffer, rng=generator)(stream)
@@ -114,7 +122,8 @@ class RemoteBatches(IterableDataset[Loaded]):
             data = np.frombuffer(bytearray(raw[pictures[0]]), dtype=np.uint8)
             image = decode_picture(data, self.channels)
         except BadSampleError as error:
-            return _bad(f"{raw['__url__']}:{raw['__key__']}", error)
+            key = f"{raw['__url__']}:{raw['__key__']}"
+            return BadSample(_hash(key), key, str(error))
         index = _hash(raw["__key__"])
         image = self.transform(image, Draws(self.seed, number, index))
         return Sample(image, int(raw.get("cls", -1)), index, number)
@@ -122,7 +131,3 @@ class RemoteBatches(IterableDataset[Loaded]):
 
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
-
-
-def _bad(key: str, error: Exception) -> BadSample:
-    return BadSample(_hash(key), key, str(getattr(error, "strerror", None) or error.args[0]))

@@ -9,13 +9,15 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from maskpre.errors import UserError
 from maskpre.run_folder import RunFolder
 
 
 class AppendingCSVLogger(Logger):
     """One row per logged step in `metrics.csv` of the run's folder.
 
-    A resumed run goes on in the same file; rows of steps it repeats are dropped. A new metric adds a column.
+    A resumed run goes on in the same file; rows of steps it repeats are dropped, and a last one that was cut
+    off. A new metric adds a column. Raises UserError if the file can't be written.
     """
 
     def __init__(self, *, folder: RunFolder) -> None:
@@ -41,7 +43,13 @@ class AppendingCSVLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row, or complete the last one if it is of the same step."""
-        row = {"step": step, **metrics}
+        try:
+            self._log({"step": step, **metrics}, step)
+        except OSError as error:
+            self.path.with_suffix(".partial").unlink(missing_ok=True)
+            raise UserError(f"{self.path} can't be written: {error.strerror}") from error
+
+    def _log(self, row: dict[str, Any], step: int | None) -> None:
         if self._rows is None:
             self._rows = [r for r in self._read() if step is None or int(r["step"]) < step]
             self._fields = list(self._rows[0]) if self._rows else []
@@ -56,8 +64,8 @@ class AppendingCSVLogger(Logger):
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        return list(csv.DictReader(whole.decode().splitlines()))
 
     def _rewrite_with(self, row: dict[str, Any]) -> None:
         assert self._rows is not None

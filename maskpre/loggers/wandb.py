@@ -2,24 +2,36 @@
 
 import logging
 import os
+import socket
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 from uuid import uuid4
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from maskpre.errors import UserError
 from maskpre.run_folder import RunFolder, is_first_rank
 
 log = logging.getLogger(__name__)
 
 
-def _mode(wanted: Literal["auto", "online", "offline"]) -> Literal["online", "offline"]:
-    if wanted != "auto":
-        return wanted
-    if os.environ.get("WANDB_MODE") == "offline" or wandb.api.api_key is None:
-        log.warning("wandb: no login found, logging offline; upload later with `wandb sync`")
-        return "offline"
-    return "online"
+def _why_offline(patience: float) -> str | None:
+    """What keeps a run from logging online; None if nothing is known to."""
+    if os.environ.get("WANDB_MODE") == "offline":
+        return "WANDB_MODE is offline"
+    if wandb.api.api_key is None:
+        return "no login was found"
+    url = urlsplit(wandb.setup().settings.base_url)
+    if getproxies().get(url.scheme) is not None:
+        return None
+    try:
+        port = url.port or (443 if url.scheme == "https" else 80)
+        socket.create_connection((url.hostname or "", port), timeout=patience).close()
+    except OSError as error:
+        return f"{url.netloc} does not answer ({error})"
+    return None
 
 
 def _run_id(folder: RunFolder) -> str:
@@ -37,20 +49,42 @@ def wandb_logger(
     entity: str | None = None,
     name: str | None = None,
     mode: Literal["auto", "online", "offline"] = "auto",
+    patience: float = 60.0,
 ) -> WandbLogger:
-    """A wandb run in the run's folder; "auto" logs online if there is a login.
+    """A wandb run in the run's folder.
 
-    The x-axis is the number of samples seen, which only grows: a run resumed from an older step repeats some.
+    "auto" logs online if there is a login and the server answers within `patience` seconds, else offline.
+    "online" raises UserError if it doesn't answer. The x-axis is the number of samples seen, which only
+    grows: a run resumed from an older step repeats some.
     """
-    logger = WandbLogger(
-        project=project,
-        entity=entity,
-        name=name or folder.path.name,
-        save_dir=folder.path,
-        id=_run_id(folder),
-        resume="allow",
-        offline=_mode(mode) == "offline",
-    )
-    if is_first_rank():
-        logger.experiment.define_metric("*", step_metric="samples")
-    return logger
+
+    def start(*, offline: bool) -> WandbLogger:
+        logger = WandbLogger(
+            project=project,
+            entity=entity,
+            name=name or folder.path.name,
+            save_dir=folder.path,
+            id=_run_id(folder),
+            resume="allow",
+            offline=offline,
+            settings=wandb.Settings(init_timeout=patience),
+        )
+        if is_first_rank():
+            logger.experiment.define_metric("*", step_metric="samples")
+        return logger
+
+    if mode == "offline":
+        return start(offline=True)
+    reason = _why_offline(patience)
+    try:
+        if reason is None:
+            return start(offline=False)
+    except wandb.Error as error:
+        reason = str(error)
+        wandb.teardown()
+    if mode == "online":
+        raise UserError(
+            f"logger.wandb.mode is online, but {reason}; with mode=auto the run would log offline"
+        )
+    log.warning("wandb: %s; logging offline, to be uploaded later with `wandb sync`", reason)
+    return start(offline=True)

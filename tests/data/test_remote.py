@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from maskpre.data import RemoteData
+from maskpre.data.remote_shards import cache_name
 from maskpre.data.transforms import CentreCrop, RandomResizedCrop
 from maskpre.errors import UserError
 
@@ -21,6 +22,7 @@ def remote(shards, **changes):
         "transform": RandomResizedCrop(size=16),
         "eval_transform": CentreCrop(size=16),
         "seed": 1,
+        "retry_seconds": 0.0,
     }
     return RemoteData(**(settings | changes))
 
@@ -94,3 +96,83 @@ def test_what_needs_an_index_is_refused():
 def test_settings_without_effect_are_announced(caplog):
     remote("pipe:cat x.tar", cache="ram")
     assert "data.cache=ram and data.shuffle=full have no effect on remote shards" in caplog.text
+
+
+@pytest.fixture
+def flaky(tmp_path, shards):
+    """A command that breaks off in the middle of a shard at its first `failures` calls."""
+
+    def make(failures):
+        calls, command = tmp_path / "calls", tmp_path / "get"
+        calls.touch()
+        command.write_text(
+            f'#!/bin/sh\necho x >> {calls}\n[ $(wc -l < {calls}) -gt {failures} ] && exec cat "$1"\n'
+            'head -c 12000 "$1"; exit 1\n'
+        )
+        command.chmod(0o755)
+        return f"pipe:{command} {shards}/train-000000.tar", calls
+
+    return make
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_shard_that_breaks_off_is_fetched_again_and_gives_every_sample_once(
+    flaky, tmp_path, caplog, cached
+):
+    pattern, calls = flaky(2)
+    options = {"shard_cache": str(tmp_path / "cache")} if cached else {}
+    data = remote(pattern, batch_size=5, shuffle_buffer=0, **options)
+    batches = list(islice(data.train_loader(num_steps=4), 4))
+    for epoch in (batches[:2], batches[2:]):
+        assert len(torch.cat([batch["index"] for batch in epoch]).unique()) == 10
+    assert data.skipped.total == 0
+    assert f"shard '{pattern}'" in caplog.text
+    assert caplog.text.count("trying again in 0 s") == 2
+    # The second pass finds the shard in the cache; streaming fetches it again.
+    assert len(calls.read_text().splitlines()) == (3 if cached else 4)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_shard_that_stays_unreadable_is_left_out_or_fatal(flaky, shards, tmp_path, caplog, cached):
+    broken, _ = flaky(10**6)
+    pattern = f"{broken}::pipe:cat {shards}/train-000001.tar"
+    options = {"shard_cache": str(tmp_path / "cache")} if cached else {}
+    batches = list(islice(remote(pattern, batch_size=5, retries=1, **options).train_loader(num_steps=2), 2))
+    assert [len(batch["index"]) for batch in batches] == [5, 5]
+    assert f"skipped '{broken}'" in caplog.text
+    with pytest.raises(UserError, match=r"can't be read \(data.on_error=raise\), e.g. 'pipe:.*/get"):
+        list(remote(pattern, retries=1, on_error="raise", **options).train_loader(num_steps=40))
+    if cached:
+        assert [path.name[17:] for path in (tmp_path / "cache").iterdir()] == ["train-000001.tar"]
+
+
+def test_a_full_cache_makes_room(shards, tmp_path):
+    size = (shards / "train-000000.tar").stat().st_size
+    gigabytes = 1.5 * size / 10**9
+    data = remote(
+        f"pipe:cat {shards}/train-{{000000..000003}}.tar",
+        shard_cache=str(tmp_path / "cache"),
+        shard_cache_gb=gigabytes,
+    )
+    assert len(list(islice(data.train_loader(num_steps=10), 10))) == 10
+    assert len(list((tmp_path / "cache").iterdir())) <= 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"retries": -1}, "retries must be at least 0, got -1"),
+        ({"retry_seconds": -1}, "must be at least 0 seconds, got -1"),
+        ({"shard_cache_gb": 0}, "data.shard_cache_gb must be greater than 0, got 0"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        remote("pipe:cat x.tar", **changes)
+
+
+def test_shards_of_one_name_in_different_places_are_kept_apart():
+    names = {cache_name(f"https://host/{folder}/train-0.tar") for folder in "ab"}
+    assert len(names) == 2
+    assert all(name.endswith("-train-0.tar") for name in names)
+    assert cache_name("pipe:aws s3 cp s3://b/x/train-1.tar -").endswith("-train-1.tar")

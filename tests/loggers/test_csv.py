@@ -1,9 +1,11 @@
 """The log of numbers survives interruptions."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
+from maskpre.errors import UserError
 from maskpre.loggers.csv import AppendingCSVLogger
 from maskpre.run_folder import RunFolder
 
@@ -35,9 +37,30 @@ def test_a_crash_while_rewriting_leaves_the_old_file(tmp_path: Path, monkeypatch
     logger.log_metrics({"loss": 1.0}, step=1)
 
     def crash(*args: object) -> None:
-        raise OSError("power cut")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("maskpre.loggers.csv.os.replace", crash)
-    with pytest.raises(OSError, match="power cut"):
+    with pytest.raises(KeyboardInterrupt):
         logger.log_metrics({"new": 1.0}, step=2)
     assert lines(tmp_path) == ["step,loss", "1,1.0"]
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = AppendingCSVLogger(folder=RunFolder(tmp_path))
+    logger.log_metrics({"loss": 1.0}, step=1)
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("maskpre.loggers.csv.os.replace", full)
+    with pytest.raises(UserError, match=r"metrics\.csv can't be written: No space left on device"):
+        logger.log_metrics({"new": 1.0}, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_row_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    AppendingCSVLogger(folder=RunFolder(tmp_path)).log_metrics({"loss": 1.5}, step=11)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("1")
+    AppendingCSVLogger(folder=RunFolder(tmp_path)).log_metrics({"loss": 2.5}, step=12)
+    assert lines(tmp_path) == ["step,loss", "11,1.5", "12,2.5"]

@@ -8,7 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from maskpre.data.retry import Backoff
 from maskpre.errors import UserError
+
+BACKOFF = Backoff(retries=4, seconds=0.5)
+"""For disks: a shared one may be away for some seconds."""
 
 
 class Media(NamedTuple):
@@ -50,9 +54,9 @@ class Source(ABC):
         return len(self.labels)
 
     def read(self, index: int) -> RawSample:
-        """The undecoded sample; raises BadSampleError if its bytes can't be had."""
+        """The undecoded sample; raises BadSampleError if its bytes can't be had, also after some time."""
         try:
-            data = self._read_bytes(index)
+            data = BACKOFF.read(lambda: self._read_bytes(index), what=self.key(index))
         except OSError as error:
             raise BadSampleError(f"can't be read: {error.strerror or error}") from error
         if data.size == 0:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from maskpre.data.files import atomic_path
+from maskpre.data.files import atomic_path, only_one
 from maskpre.data.progress import progress
-from maskpre.data.sources.base import PICTURES, Media, StringTable
+from maskpre.data.sources.base import BACKOFF, PICTURES, Media, StringTable
 from maskpre.data.sources.tar_index import ShardIndex, scan_shard
 from maskpre.data.workers import available_cores, parallel
 
@@ -25,8 +25,9 @@ _FOLDER = ".maskpre-index"
 class IndexCache:
     """Finds, checks and writes index files: beside the shards, or below `fallback` if that is read-only.
 
-    Safe for several processes at once: files appear whole, and an index that does not fit the shard's
-    size and modification time is built anew.
+    Of several processes, on one host or on several that share the disk, one builds what is missing and the
+    others wait for it. Files appear whole, and an index that does not fit the shard's size and modification
+    time is built anew. A shard that can't be opened has an empty index with a `problem`, which is not kept.
     """
 
     fallback: Path
@@ -36,7 +37,13 @@ class IndexCache:
         """The index of each shard, building those that are missing in parallel."""
         indices = {shard: self.load(shard) for shard in shards}
         missing = [shard for shard, index in indices.items() if index is None]
-        indices.update(zip(missing, self._build_all(missing), strict=True))
+        if missing:
+            with only_one(
+                self._lock(missing[0]), waiting="Another process indexes the shards; waiting for it"
+            ):
+                indices.update((shard, self.load(shard)) for shard in missing)
+                missing = [shard for shard, index in indices.items() if index is None]
+                indices.update(zip(missing, self._build_all(missing), strict=True))
         return [index for index in indices.values() if index is not None]
 
     def load(self, shard: Path) -> ShardIndex | None:
@@ -49,8 +56,11 @@ class IndexCache:
 
     def build(self, shard: Path) -> ShardIndex:
         """Scan `shard` and keep the index."""
-        stamp = _stamp(shard)
-        index = scan_shard(shard, self.media)
+        try:
+            stamp = _stamp(shard)
+            index = BACKOFF.read(lambda: scan_shard(shard, self.media), what=str(shard))
+        except OSError as error:
+            return ShardIndex.empty(problem=f"it can't be read: {error.strerror or error}")
         try:
             _write(self._beside(shard), index, stamp)
         except OSError:
@@ -65,6 +75,16 @@ class IndexCache:
                     built.append(index)
                     advance(1)
         return built
+
+    def _lock(self, shard: Path) -> Path:
+        """A file to lock while indices are built: where they will be."""
+        lock = self._beside(shard).with_name("lock")
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.touch()
+        except OSError:
+            return self._elsewhere(shard).with_name("lock")
+        return lock
 
     def _beside(self, shard: Path) -> Path:
         return shard.parent / _FOLDER / self._name(shard)

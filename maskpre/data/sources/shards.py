@@ -118,8 +118,14 @@ class ShardSource(Source):
 
     def _read_bytes(self, index: int) -> NDArray[np.uint8]:
         data = np.empty(self._sizes[index], dtype=np.uint8)
-        descriptor = self._files.descriptor(self._shards[self._shard_of[index]])
-        count = os.preadv(descriptor, [data.data], int(self._offsets[index])) if data.size else 0
+        shard = self._shards[self._shard_of[index]]
+        try:
+            descriptor = self._files.descriptor(shard)
+            count = os.preadv(descriptor, [data.data], int(self._offsets[index])) if data.size else 0
+        except OSError:
+            # A descriptor of before a file server's restart stays bad: the next attempt opens the file anew.
+            self._files.forget(shard)
+            raise
         if count != data.size:
             raise BadSampleError(f"is cut off: {count} of {data.size} bytes are there")
         return data
@@ -150,6 +156,11 @@ class _OpenFiles:
             os.close(self._descriptors.popitem(last=False)[1])
         self._descriptors[path] = os.open(path, os.O_RDONLY)
         return self._descriptors[path]
+
+    def forget(self, path: Path) -> None:
+        """Open `path` anew when it is asked for next."""
+        if path in self._descriptors:
+            os.close(self._descriptors.pop(path))
 
     def __reduce__(self) -> tuple[type["_OpenFiles"], tuple[()]]:
         return (_OpenFiles, ())

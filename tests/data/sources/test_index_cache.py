@@ -1,12 +1,13 @@
+import errno
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
 
-from maskpre.data.sources import index_cache
+from maskpre.data.retry import Backoff
+from maskpre.data.sources import Media, index_cache
 from maskpre.data.sources.index_cache import IndexCache
-from maskpre.data.sources.tar_index import ShardIndex
+from maskpre.data.sources.tar_index import ShardIndex, scan_shard
 
 
 def content(index: ShardIndex) -> list[object]:
@@ -56,18 +57,26 @@ def test_a_folder_that_cannot_be_written_uses_the_cache(shard, tmp_path):
     assert content(loaded) == content(built)
 
 
-def build(folder: str, barrier: object, results: object) -> None:
+def build(folder: Path, barrier: object, results: object) -> None:
     barrier.wait()
-    indices = IndexCache(Path(folder) / "cache").load_all(sorted(Path(folder).glob("*.tar")))
+    indices = IndexCache(folder / "cache").load_all(sorted(folder.glob("*.tar")))
     results.put([content(index) for index in indices])
 
 
-def test_processes_that_start_at_once_agree(tmp_path, make_shard):
+def test_of_processes_that_start_at_once_one_indexes(tmp_path, make_shard, monkeypatch):
+    """As those of one host, and those of several that share the disk."""
     for number in range(4):
         make_shard(tmp_path / f"{number}.tar", {f"{n}.jpg": bytes(n + number) for n in range(200)})
+
+    def scan(shard: Path, media: Media) -> ShardIndex:
+        with (tmp_path / "scans").open("a") as file:
+            file.write(f"{shard.name}\n")
+        return scan_shard(shard, media)
+
+    monkeypatch.setattr(index_cache, "scan_shard", scan)
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=build, args=(str(tmp_path), barrier, results)) for _ in range(3)]
+    processes = [context.Process(target=build, args=(tmp_path, barrier, results)) for _ in range(3)]
     for process in processes:
         process.start()
     found = [results.get(timeout=60) for _ in processes]
@@ -75,4 +84,20 @@ def test_processes_that_start_at_once_agree(tmp_path, make_shard):
         process.join()
     assert found[0] == found[1] == found[2]
     assert [len(keys) for keys, *_ in found[0]] == [200] * 4
-    assert len(os.listdir(tmp_path / ".maskpre-index")) == 4
+    assert sorted((tmp_path / "scans").read_text().split()) == [f"{number}.tar" for number in range(4)]
+    assert len(list((tmp_path / ".maskpre-index").glob("*.npz"))) == 4
+
+
+def test_a_shard_that_cannot_be_opened_is_a_problem_not_a_crash(shard, tmp_path, monkeypatch):
+    calls = []
+
+    def scan(path: Path, media: Media) -> ShardIndex:
+        calls.append(path)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(index_cache, "scan_shard", scan)
+    monkeypatch.setattr(index_cache, "BACKOFF", Backoff(retries=2, seconds=0))
+    (index,) = IndexCache(tmp_path / "cache").load_all([shard])
+    assert content(index) == [[], [], [], [], "it can't be read: Stale file handle"]
+    assert len(calls) == 3
+    assert not list(tmp_path.rglob("*.npz"))
