@@ -67,6 +67,8 @@ def wandb_logger(
             id=_run_id(folder),
             resume="allow",
             offline=offline,
+            # What Lightning sets in the environment is not read any more once wandb has been asked anything.
+            mode="offline" if offline else "online",
             settings=wandb.Settings(init_timeout=patience),
         )
         if is_first_rank():

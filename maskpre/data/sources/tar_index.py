@@ -39,7 +39,7 @@ class ShardIndex:
     def empty(cls, *, problem: str) -> "ShardIndex":
         """That of a shard which can't be read at all."""
         nothing = np.empty(0, dtype=np.int64)
-        return cls(StringTable.of(()), nothing, nothing, nothing, without_picture=0, problem=problem)
+        return cls(StringTable.of(()), nothing, nothing, nothing, without_file=0, problem=problem)
 
 
 @dataclass
