@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from maskpre.checkpoints.lightning_io import AtomicCheckpointIO
 from maskpre.slurm import srun_started_ranks
