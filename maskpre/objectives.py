@@ -100,7 +100,8 @@ class Objective(nn.Module):
 
     def forward(self, step: Step, target: Target) -> Outcome:
         """Compare, and measure."""
-        prediction, values = step.predictions[self.plan][self.predictor], target(step)
+        prediction = step.predictions[self.plan][self.predictor]
+        values = target.at(step, prediction)
         cells, with_class = split_region(self.region)
         weight = region_weight(step.plans[self.plan], cells, prediction, by_cell=target.by_cell)
         predicted, wanted = prediction.tokens, align(values, like=prediction)

@@ -1,7 +1,7 @@
 """Mean squared error."""
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskpre.losses.base import Loss, LossTerm, region_mean
 
@@ -19,4 +19,5 @@ class MeanSquaredError(Loss):
         weight: Float[Tensor, "b n #k"] | None,
     ) -> LossTerm:
         """See `Loss.forward`."""
-        return region_mean((prediction - target).square(), weight)
+        # In one pass each way, where a difference that is squared takes five.
+        return region_mean(nn.functional.mse_loss(prediction, target, reduction="none"), weight)

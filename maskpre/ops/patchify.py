@@ -1,6 +1,7 @@
 """Between pictures or clips and their patches, inside which the order is ([frame,] row, column, channel)."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from maskpre.types import Grid
@@ -31,6 +32,18 @@ def patchify(x: Float[Tensor, "b c *size"], grid: Grid) -> Float[Tensor, "b l k"
     """Picture or clip to patch vectors, channel fastest: k = pixels of a patch * channels."""
     dims = len(grid.shape)
     return patch_view(x, grid).movedim(1 + dims, -1).flatten(1 + dims).flatten(1, dims)
+
+
+def patches_at(
+    x: Float[Tensor, "b c *size"], grid: Grid, ids: Int[Tensor, "b n"] | None
+) -> Float[Tensor, "b n k"]:
+    """What `patchify` makes of the cells `ids`, in that order; None stands for all."""
+    patches = patchify(x, grid)
+    if ids is None:
+        return patches
+    # By whole rows: torch's gather would look up every value by itself.
+    rows = ids + grid.num_cells * torch.arange(len(x), device=x.device)[:, None]
+    return patches.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, ids.shape)
 
 
 def unpatchify(patches: Float[Tensor, "b l k"], grid: Grid) -> Float[Tensor, "b c *size"]:

@@ -49,6 +49,10 @@ class Target(nn.Module, ABC):
     def forward(self, step: Step) -> Located:
         """The values for the batch of this step."""
 
+    def at(self, step: Step, like: Located) -> Located:
+        """The values at the cells of `like`, or at all cells where fewer are no less work."""
+        return self(step)
+
     def compare(
         self, predicted: Float[Tensor, "b n d"], wanted: Float[Tensor, "b n j"]
     ) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n k"]]:

@@ -5,10 +5,10 @@ from math import prod
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskpre.ops.patchify import patchify
+from maskpre.ops.patchify import patches_at
 from maskpre.targets.base import Target
 from maskpre.types import Grid, Located, Step
 
@@ -47,16 +47,23 @@ class UnitPixelTarget(Target):
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64), persistent=False)
 
-    def pixels(self, step: Step) -> Float[Tensor, "b l r c"]:
-        """All r pixels of every cell in [0, 1]."""
+    def pixels(self, step: Step, ids: Int[Tensor, "b n"] | None = None) -> Float[Tensor, "b n r c"]:
+        """All r pixels of every cell, or of the cells `ids`, in [0, 1]."""
         view = step.views[self.view]
-        cells = patchify(view, self.grid).unflatten(2, (-1, self.in_chans))
+        cells = patches_at(view, self.grid, ids).unflatten(2, (-1, self.in_chans))
         return cells * self.std.to(view.dtype) + self.mean.to(view.dtype)
 
     def forward(self, step: Step) -> Located:
         """The cells of the step's view."""
-        pixels = self.pixels(step)
+        return self._cells(step, None)
+
+    def at(self, step: Step, like: Located) -> Located:
+        """The cells of the view where `like` is."""
+        return self._cells(step, like.ids if like.grid == self.grid else None)
+
+    def _cells(self, step: Step, ids: Int[Tensor, "b n"] | None) -> Located:
+        pixels = self.pixels(step, ids)
         if self.normalize == "channel":
             std, mean = torch.std_mean(pixels, dim=2, keepdim=True)
             pixels = (pixels - mean) / (std + EPS)
-        return Located(pixels.flatten(2), self.grid)
+        return Located(pixels.flatten(2), self.grid, ids=ids)

@@ -52,8 +52,8 @@ class Alone(Masking):
 class ClassTarget(PixelTarget):
     """Pixels, and a constant for the class token."""
 
-    def forward(self, step: Step) -> Located:
-        pixels = super().forward(step)
+    def at(self, step: Step, like: Located) -> Located:
+        pixels = super().at(step, like)
         return replace(pixels, prefix=torch.ones_like(pixels.tokens[:, :1]))
 
 

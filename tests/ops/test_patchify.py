@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maskpre.ops.patchify import patch_view, patchify, unpatchify
+from maskpre.ops.patchify import patch_view, patches_at, patchify, unpatchify
 from maskpre.types import Grid
 
 GRID = Grid.over((6, 8), (3, 2))
@@ -18,6 +18,14 @@ def test_patches_hold_row_column_channel():
             y, x = divmod(pixel, 2)
             expected = image[:, channel, 3 * row + y, 2 * col + x]
             assert torch.equal(patches[:, cell, value], expected)
+
+
+def test_patches_of_some_cells():
+    clip, grid = torch.randn(2, 3, 4, 6, 8), Grid.over((4, 6, 8), (2, 3, 2))
+    ids = torch.tensor([[3, 0, 15], [7, 7, 1]])
+    found, patches = patches_at(clip, grid, ids), patchify(clip, grid)
+    assert torch.equal(found, torch.stack([patches[0, ids[0]], patches[1, ids[1]]]))
+    assert torch.equal(patches_at(clip, grid, None), patches)
 
 
 def test_unpatchify_is_the_inverse():
