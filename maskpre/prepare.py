@@ -1,4 +1,4 @@
-"""Pictures into shards: `python -m maskpre.prepare src=PICTURES dst=SHARDS`."""
+"""Pictures or video into shards: `python -m maskpre.prepare src=FOLDER dst=SHARDS`."""
 
 import json
 
@@ -15,9 +15,10 @@ def main(cfg: DictConfig) -> None:
     packing: Packing = instantiate(cfg, _target_="maskpre.data.packing.Packing")
     manifest = packing.run()
     split = json.loads(manifest.read_text(encoding="utf-8"))["splits"][packing.name]
-    print(f"{split['count']} pictures in {len(split['shards'])} shards, {len(split['bad'])} left out")
+    print(f"{split['count']} {packing.media} in {len(split['shards'])} shards, {len(split['bad'])} left out")
     print(f"described in {manifest}; train on them with")
-    print(f"  data=webdataset \"data.shards='{manifest.parent}/{packing.name}-*.tar'\"")
+    kind = "webdataset" if packing.media == "pictures" else "video_shards"
+    print(f"  data={kind} \"data.shards='{manifest.parent}/{packing.name}-*.tar'\"")
     if "mean" in split:
         print(f'  "data.mean={split["mean"]}" "data.std={split["std"]}"')
 

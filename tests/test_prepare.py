@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from maskpre.data import pack_shard
+from maskpre.data import repack
 from maskpre.data.decode import decode_picture
 from maskpre.data.packing import Packing
 from maskpre.data.sources import ShardSource
@@ -74,8 +74,8 @@ def test_neighbours_are_spread_or_kept(pictures, tmp_path):
 
 def pack_slowly(settings: dict[str, object]) -> None:
     os.setsid()
-    decode = pack_shard.decode_picture
-    pack_shard.decode_picture = lambda *arguments: (time.sleep(0.03), decode(*arguments))[1]
+    decode = repack.decode_picture
+    repack.decode_picture = lambda *arguments: (time.sleep(0.03), decode(*arguments))[1]
     Packing(**settings).run()
 
 
@@ -125,7 +125,7 @@ def test_other_settings_or_pictures_are_refused(pictures, tmp_path):
     with pytest.raises(UserError, match=r"made otherwise \(samples_per_shard was 30, now 31\)"):
         Packing(src=str(copy), dst=dst, samples_per_shard=31, num_workers=1).run()
     (copy / "a" / "01.jpg").unlink()
-    with pytest.raises(UserError, match="pictures was 90, now 89"):
+    with pytest.raises(UserError, match="samples was 90, now 89"):
         Packing(src=str(copy), dst=dst, samples_per_shard=30, num_workers=1).run()
 
 
@@ -173,6 +173,9 @@ def test_only_one_process_prepares(pictures, tmp_path):
     [
         ({"samples_per_shard": 0}, "samples_per_shard must be at least 1, got 0"),
         ({"quality": 0}, r"quality must be in 1..100, got 0"),
+        ({"gop": 12}, r"gop \(12\) must be at least 1 and is for media=video"),
+        ({"media": "video", "crf": 52}, r"crf must be in 0..51, got 52"),
+        ({"media": "video", "channels": 1}, r"channels must be 3 for media=video, got 1"),
         ({"resize": 10, "channels": 5}, r"resize \(10\) must be positive and needs 1 or 3 channels, got 5"),
     ],
 )

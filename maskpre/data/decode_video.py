@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
@@ -67,7 +68,7 @@ class VideoFile:
         self._file = io.BytesIO(data.tobytes())
         self._channels = channels
         self._access: Access = access
-        with _naming_faults():
+        with naming_faults():
             self._container, self._stream = self._open()
             self.timeline = self._read_timeline()
 
@@ -80,10 +81,31 @@ class VideoFile:
     def __len__(self) -> int:
         return len(self.timeline.ticks)
 
+    @property
+    def rate(self) -> Fraction | None:
+        """Frames per second on average, if the file tells."""
+        return self._stream.average_rate
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds per tick."""
+        return self._stream.time_base or Fraction(1)
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """All frames in turn, as they are decoded; raises BadSampleError at the first fault."""
+        count = 0
+        with naming_faults():
+            self._restart()
+            for count, frame in enumerate(self._container.decode(self._stream), 1):
+                self._check(frame, count - 1)
+                yield frame
+        if count != len(self):
+            raise BadSampleError(f"can't be decoded: {count} of {len(self)} frames came")
+
     def read(self, positions: Int64[np.ndarray, "t"]) -> Frames:
         """The frames with these numbers, in any order and repeated where they are."""
         wanted, places = np.unique(positions, return_inverse=True)
-        with _naming_faults():
+        with naming_faults():
             frames = self._decode(wanted)
         return Frames(frames.pixels[torch.from_numpy(places)], frames.rotation)
 
@@ -121,12 +143,21 @@ class VideoFile:
             if frames is not None:
                 return frames
         # Some containers have no index and land behind the place they are sent to.
-        self._container.close()
-        self._container, self._stream = self._open()
+        self._restart()
         frames = self._collect(wanted)
         if frames is None:
             raise BadSampleError(f"can't be decoded: not all of frames {wanted.tolist()} came")
         return frames
+
+    def _restart(self) -> None:
+        self._container.close()
+        self._container, self._stream = self._open()
+
+    def _check(self, frame: VideoFrame, number: int) -> None:
+        if frame.is_corrupt:
+            raise BadSampleError(f"has a damaged frame, number {number}")
+        if frame.rotation % 90:
+            raise BadSampleError(f"is rotated by {frame.rotation} degrees, which is no quarter turn")
 
     def _key_tick(self, number: int) -> int:
         """When the key frame before a frame, or the frame itself, is shown."""
@@ -142,16 +173,13 @@ class VideoFile:
             place = places.pop(_tick(frame), None)
             if place is None:
                 continue
-            if frame.is_corrupt:
-                raise BadSampleError(f"has a damaged frame, number {wanted[place]}")
+            self._check(frame, int(wanted[place]))
             found.append((place, self._to_tensor(frame)))
             rotation = frame.rotation
             if not places:
                 break
         if places:
             return None
-        if rotation % 90:
-            raise BadSampleError(f"is rotated by {rotation} degrees, which is no quarter turn")
         pixels = torch.stack([pixels for _, pixels in sorted(found, key=itemgetter(0))])
         return Frames(pixels.rot90(rotation // 90, dims=(1, 2)).movedim(-1, 1), rotation)
 
@@ -200,7 +228,8 @@ def _tick(frame: VideoFrame) -> int:
 
 
 @contextmanager
-def _naming_faults() -> Iterator[None]:
+def naming_faults() -> Iterator[None]:
+    """Turn what FFmpeg finds wrong with a file into BadSampleError."""
     try:
         yield
     except (av.error.FFmpegError, OSError, ValueError) as error:

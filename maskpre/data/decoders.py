@@ -1,10 +1,12 @@
 """Which library decodes video."""
 
 import logging
+from fractions import Fraction
 from functools import cache
 from typing import Literal
 
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from maskpre.data.decode_video import Access, TorchcodecFile, VideoFile
@@ -50,8 +52,8 @@ def torchcodec_trouble() -> str:
 
     Importing it tells nothing: it looks for FFmpeg's libraries when it opens the first file.
     """
-    frames = np.zeros((2, 16, 16, 3), dtype=np.uint8)
-    data = np.frombuffer(bytearray(encode_mp4(frames, rate=8, crf=30, gop=2)), dtype=np.uint8)
+    black = [VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8)) for _ in range(2)]
+    data = np.frombuffer(bytearray(encode_mp4(black, rate=Fraction(8), crf=30, gop=2)), dtype=np.uint8)
     try:
         with TorchcodecFile(data, channels=3) as video:
             video.read(np.arange(2))

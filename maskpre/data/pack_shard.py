@@ -8,18 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from maskpre.data.dataset import BadSample
-from maskpre.data.decode import decode_picture
 from maskpre.data.files import atomic_path, write_json
+from maskpre.data.repack import Repack
 from maskpre.data.sources import BadSampleError, FolderSource
 from maskpre.data.sources.index_cache import IndexCache
-from maskpre.data.transforms import resize_short_side
 
 _NAME_LENGTH = 80
 
@@ -28,8 +25,8 @@ _NAME_LENGTH = 80
 class PackedShard:
     """What is in one shard.
 
-    `mean_sum` and `square_sum` add up each picture's mean pixel and mean squared pixel per channel, in
-    [0, 1]; empty if pictures were not decoded. `class_counts` is empty for unlabelled data.
+    `mean_sum` and `square_sum` add up each sample's mean pixel and mean squared pixel per channel, in
+    [0, 1]; empty if they were not measured. `class_counts` is empty for unlabelled data.
     """
 
     file: str
@@ -43,9 +40,10 @@ class PackedShard:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPacker:
-    """Writes shard number n of a folder: samples n * samples_per_shard and on of `order`.
+    """Writes shard number n of a folder: samples n * samples_per_shard and on of `order`, made by `repack`.
 
-    A finished shard has a report in `state` that gives its size; such a shard is left alone.
+    `channels` are those that are measured, 0 if none. A finished shard has a report in `state` that gives its
+    size; such a shard is left alone.
     """
 
     source: FolderSource
@@ -53,10 +51,8 @@ class ShardPacker:
     stem: str
     state: Path
     samples_per_shard: int
-    resize: int | None
-    quality: int
+    repack: Repack
     channels: int
-    decode: bool
 
     @property
     def num_shards(self) -> int:
@@ -73,17 +69,16 @@ class ShardPacker:
         with atomic_path(path) as temporary:
             shard = self._write(temporary, path.name, number)
         shard.bytes = path.stat().st_size
-        IndexCache(fallback=self.state).build(path)
+        IndexCache(self.state, self.source.media).build(path)
         write_json(report, asdict(shard))
         return shard
 
     def _write(self, path: Path, name: str, number: int) -> PackedShard:
-        channels = self.channels if self.decode else 0
         shard = PackedShard(
             file=name,
             class_counts=[0] * len(self.source.classes),
-            mean_sum=[0.0] * channels,
-            square_sum=[0.0] * channels,
+            mean_sum=[0.0] * self.channels,
+            square_sum=[0.0] * self.channels,
         )
         first = number * self.samples_per_shard
         with tarfile.open(path, "w") as tar:
@@ -98,14 +93,9 @@ class ShardPacker:
     def _add(self, tar: tarfile.TarFile, shard: PackedShard, position: int, index: int) -> None:
         relative = Path(self.source.relative_path(index))
         raw = self.source.read(index)
-        content, extension = raw.data.tobytes(), relative.suffix.lower()
-        if self.decode or self.resize is not None:
-            image = decode_picture(raw.data, self.channels)
-            if self.resize is not None and min(image.shape[1:]) > self.resize:
-                image = resize_short_side(image, self.resize, "bicubic")
-                content, extension = _encode_jpeg(image, self.quality), ".jpg"
-            if self.decode:
-                _measure(shard, image)
+        content, extension, moments = self.repack(raw, relative.suffix.lower())
+        if moments is not None:
+            _measure(shard, moments)
         words = re.sub(r"[^A-Za-z0-9_-]", "_", relative.with_suffix("").as_posix())
         key = f"{position:08d}_{words[-_NAME_LENGTH:]}"
         _add_member(tar, key + extension, content)
@@ -122,16 +112,8 @@ def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _encode_jpeg(image: UInt8[Tensor, "c h w"], quality: int) -> bytes:
-    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def _measure(shard: PackedShard, image: UInt8[Tensor, "c h w"]) -> None:
-    pixels = image.flatten(1).to(torch.float32) / 255
-    means, squares = pixels.mean(1).tolist(), pixels.square().mean(1).tolist()
+def _measure(shard: PackedShard, moments: Float32[Tensor, "2 c"]) -> None:
+    means, squares = moments.tolist()
     shard.mean_sum = [total + value for total, value in zip(shard.mean_sum, means, strict=True)]
     shard.square_sum = [total + value for total, value in zip(shard.square_sum, squares, strict=True)]
 

@@ -1,4 +1,4 @@
-"""A folder of pictures into WebDataset shards, in parallel, going on where it was interrupted."""
+"""A folder of pictures or video into WebDataset shards, in parallel, going on where it was interrupted."""
 
 import hashlib
 import json
@@ -15,7 +15,9 @@ from maskpre.data.loader import SkipCount
 from maskpre.data.order import Shuffle, epoch_order
 from maskpre.data.pack_shard import PackedShard, ShardPacker
 from maskpre.data.progress import progress
-from maskpre.data.sources import FolderLabels, FolderSource
+from maskpre.data.repack import PictureRepack, Repack
+from maskpre.data.repack_video import VideoRepack
+from maskpre.data.sources import PICTURES, VIDEOS, FolderLabels, FolderSource
 from maskpre.data.workers import available_cores, parallel
 from maskpre.errors import UserError
 
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _MANIFEST = "dataset.json"
 _STATE = ".maskpre-prepare"
+_MEDIA = {"pictures": PICTURES, "video": VIDEOS}
+_SHARD_SIZES = {"pictures": 1000, "video": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,36 +34,48 @@ class Packing:
     """What `python -m maskpre.prepare` does.
 
     Args:
-        src: folder of pictures. dst: folder the shards go to, as NAME-000000.tar, with an index each and a
-            dataset.json that describes all of them.
+        src: folder of pictures or video, by `media`.
+        dst: folder the shards go to, as NAME-000000.tar, with an index each and a dataset.json that describes
+            all of them.
         name: of this split; a second one into the same `dst` gets the classes of the first.
         labels: see FolderSource.
-        samples_per_shard: the last shard has fewer, and those with bad pictures too.
+        samples_per_shard: the last shard has fewer, and those with bad samples too; None for 1000 pictures or
+            100 videos.
         order: "mixed" spreads neighbours over the shards, by `seed`; "sorted" keeps the order of the paths.
-        resize: short side in pixels that larger pictures are reduced to and encoded as JPEG of `quality`;
-            None copies the files' bytes.
-        channels: 1, 3 or more, as in `data.channels`.
-        check: "decode" decodes every picture, leaves out and names bad ones, and measures mean and
-            standard deviation; "none" leaves out only files that can't be read.
+        resize: short side in pixels that larger pictures are reduced to and encoded as JPEG of `quality`, and
+            larger videos too, see VideoRepack; None copies pictures, and videos if `gop` is None too.
+        gop: frames between key frames that videos are encoded with. crf: constant rate factor of doing so.
+        channels: 1, 3 or more, as in `data.channels`; of pictures.
+        check: "decode" decodes everything, leaves out and names what is bad, and measures mean and standard
+            deviation; "none" leaves out only what can't be read.
         num_workers: processes; None for one per core.
     """
 
     src: str
     dst: str
     name: str = "train"
+    media: Literal["pictures", "video"] = "pictures"
     labels: FolderLabels = "auto"
-    samples_per_shard: int = 1000
+    samples_per_shard: int | None = None
     order: Literal["mixed", "sorted"] = "mixed"
     seed: int = 0
     resize: int | None = None
     quality: int = 95
+    gop: int | None = None
+    crf: int = 23
     channels: int = 3
     check: Literal["decode", "none"] = "decode"
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.samples_per_shard < 1:
+        if self.samples_per_shard is not None and self.samples_per_shard < 1:
             raise UserError(f"samples_per_shard must be at least 1, got {self.samples_per_shard}")
+        if self.gop is not None and (self.gop < 1 or self.media == "pictures"):
+            raise UserError(f"gop ({self.gop}) must be at least 1 and is for media=video")
+        if not 0 <= self.crf <= 51:
+            raise UserError(f"crf must be in 0..51, got {self.crf}")
+        if self.media == "video" and self.channels != 3:
+            raise UserError(f"channels must be 3 for media=video, got {self.channels}")
         if not 1 <= self.quality <= 100:
             raise UserError(f"quality must be in 1..100, got {self.quality}")
         if self.resize is not None and (self.resize < 1 or self.channels not in (1, 3)):
@@ -84,7 +100,8 @@ class Packing:
 
     def _run(self, dst: Path, state: Path) -> Path:
         manifest = _read_manifest(dst)
-        source = FolderSource(root=self.src, labels=self.labels, classes=manifest.get("classes") or None)
+        classes = manifest.get("classes") or None
+        source = FolderSource(root=self.src, labels=self.labels, classes=classes, media=_MEDIA[self.media])
         self._claim(source, dst, state)
         for leftover in dst.glob(f".{self.name}-*.tmp"):
             leftover.unlink()
@@ -95,20 +112,24 @@ class Packing:
             order=order,
             stem=str(dst / self.name),
             state=state,
-            samples_per_shard=self.samples_per_shard,
-            resize=self.resize,
-            quality=self.quality,
-            channels=self.channels,
-            decode=self.check == "decode",
+            samples_per_shard=self.samples_per_shard or _SHARD_SIZES[self.media],
+            repack=self._repack(),
+            channels=self.channels if self.check == "decode" else 0,
         )
         shards = self._pack_all(packer)
         if not any(shard.samples for shard in shards):
             first = shards[0].bad[0]
             raise UserError(
-                f"none of the {len(source)} pictures in '{source.root}' is good, "
+                f"none of the {len(source)} {source.media.noun}s in '{source.root}' is good, "
                 f"e.g. '{first.key}' {first.reason}"
             )
         return self._finish(dst, manifest, source, shards)
+
+    def _repack(self) -> Repack:
+        decode = self.check == "decode"
+        if self.media == "video":
+            return VideoRepack(resize=self.resize, gop=self.gop, crf=self.crf, decode=decode)
+        return PictureRepack(resize=self.resize, quality=self.quality, channels=self.channels, decode=decode)
 
     def _claim(self, source: FolderSource, dst: Path, state: Path) -> None:
         """Write down what the shards are made of, or refuse if that differs from last time."""
@@ -118,7 +139,7 @@ class Packing:
             listing.update(source.relative_path(index).encode("utf-8", "surrogateescape") + b"\0")
         settings |= {
             "src": str(source.root.resolve()),
-            "pictures": len(source),
+            "samples": len(source),
             "listing": listing.hexdigest(),
         }
         recorded = state / f"{self.name}.json"
@@ -141,7 +162,8 @@ class Packing:
         total = len(packer.order)
         skipped = SkipCount()
         shards: list[PackedShard] = []
-        with progress(f"Packing {total} pictures into {packer.num_shards} shards", total=total) as advance:
+        title = f"Packing {total} {packer.source.media.noun}s into {packer.num_shards} shards"
+        with progress(title, total=total) as advance:
             workers = self.num_workers or available_cores()
             for shard in parallel(packer, range(packer.num_shards), processes=workers):
                 skipped.add(shard.bad)

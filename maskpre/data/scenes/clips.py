@@ -1,8 +1,10 @@
 """Renders clips of moving scenes into mp4 files; kept free of torch, as worker processes import it."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
+from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
 from maskpre.data.encode_video import encode_mp4
@@ -10,7 +12,7 @@ from maskpre.data.scenes.motion import MOTIONS, ClipRanges, motion_of, sample_cl
 from maskpre.data.scenes.render import render
 from maskpre.data.scenes.shards import Rendered, RenderJob
 
-FRAME_RATE = 8
+FRAME_RATE = Fraction(8)
 """Frames per second that the files name; motions are drawn per frame."""
 
 
@@ -30,7 +32,8 @@ class ClipJob(RenderJob):
         """The clip shown with the motion of its label."""
         label = motion_of(seed=self.seed, index=index)
         frames = self.frames(index, label)
-        content = encode_mp4(frames, rate=FRAME_RATE, crf=17, gop=self.num_frames)
+        video = (VideoFrame.from_ndarray(pixels) for pixels in frames)
+        content = encode_mp4(video, rate=FRAME_RATE, crf=17, gop=self.num_frames)
         return Rendered(label, "mp4", content, frames)
 
     def frames(self, index: int, motion: int) -> UInt8[np.ndarray, "t size size 3"]:
