@@ -54,7 +54,9 @@ class PretrainModule(LightningModule):
         return KeyedNoise(self.seed, batch["epoch"], batch["index"])
 
     def configure_model(self) -> None:
-        """Divide the model among ranks where the strategy wants it."""
+        """Take the run's number format, and be divided among ranks where the strategy wants it."""
+        # Lightning would do so after it read a checkpoint, whose float64 weights would be rounded.
+        self.trainer.precision_plugin.convert_module(self)
         strategy = self.trainer.strategy
         if isinstance(strategy, ShardedStrategy):
             strategy.shard(self.model)

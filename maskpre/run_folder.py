@@ -17,6 +17,7 @@ from maskpre.checkpoints.exchange import recover
 from maskpre.checkpoints.sharded import is_sharded
 from maskpre.data.files import locked
 from maskpre.errors import UserError
+from maskpre.parallel.agree import agreed
 from maskpre.run_status import RunStatus, State, read_status, write_status
 from maskpre.slurm import current_job
 
@@ -28,8 +29,9 @@ _LOCK_SECONDS, _LOCK_SECONDS_REQUEUED = 1.0, 180.0
 
 def is_first_rank() -> bool:
     """Whether this process is, or will be, rank 0, as torchrun, srun and Lightning's launcher tell."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return int(next((os.environ[name] for name in names if name in os.environ), "0")) == 0
+    # Inside torchrun SLURM counts the nodes' torchruns, of which any may hold rank 0.
+    names = ("RANK",) if "RANK" in os.environ else ("SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+    return all(int(os.environ.get(name, "0")) == 0 for name in names)
 
 
 @dataclass(frozen=True)
@@ -186,13 +188,18 @@ def _fresh_path(cfg: DictConfig) -> Path:
     return Path(cfg.runs_dir) / _run_name(cfg) / own
 
 
+def _shared_path(cfg: DictConfig) -> str:
+    """A fresh path, the same on all ranks."""
+    return agreed(OmegaConf.to_yaml(cfg, resolve=True), lambda: str(_fresh_path(cfg)))
+
+
 def open_run_folder(cfg: DictConfig) -> RunFolder:
     """Make or reopen the run's folder and write the resolved configuration into it.
 
     A rank that the first one started takes its folder. UserError if the folder can't be written or another
     run holds it.
     """
-    chosen = cfg.run_dir or os.environ.get(_INHERITED) or _fresh_path(cfg)
+    chosen = cfg.run_dir or os.environ.get(_INHERITED) or _shared_path(cfg)
     folder = RunFolder(Path(chosen).absolute())
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)

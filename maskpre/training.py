@@ -22,6 +22,7 @@ from maskpre.encoders.attend import set_attention
 from maskpre.errors import UserError
 from maskpre.module import OptimizerBuilder, PretrainModule, trained_parameters
 from maskpre.optim import OptimRecipe, lambda_lr
+from maskpre.parallel.watch import RankWatch
 from maskpre.plugins import trainer_plugins
 from maskpre.run_folder import RunFolder
 from maskpre.stages import make_stages
@@ -116,7 +117,7 @@ def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
     trainer: Trainer = instantiate(cfg.trainer)(
         max_steps=total_steps,
         max_epochs=-1,
-        callbacks=_with_folder(cfg.callbacks, folder),
+        callbacks=[*_with_folder(cfg.callbacks, folder), RankWatch()],
         logger=_with_folder(cfg.logger, folder),
         plugins=trainer_plugins(),
         default_root_dir=folder.path,

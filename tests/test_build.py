@@ -97,6 +97,9 @@ IMPOSSIBLE = {
     "attention=triton trainer.accelerator=cpu": [
         "attention: triton needs a GPU, but trainer.accelerator is cpu; use auto"
     ],
+    "trainer=fsdp2 trainer.devices=2 trainer.precision=16-mixed": [
+        "trainer.precision: 16-mixed scales losses, which divided weights (trainer=fsdp2) don't follow"
+    ],
     "trainer.precision=16-mixed trainer.accelerator=cpu": [
         "trainer.precision: 16-mixed needs a GPU, but trainer.accelerator is cpu; use bf16-mixed or 32-true"
     ],

@@ -11,7 +11,7 @@ from maskpre.callbacks.meter import log_metrics
 from maskpre.callbacks.steps import StepCallback, completes_epochs
 from maskpre.evaluation.base import Probe
 from maskpre.evaluation.features import Features, Pool, extract
-from maskpre.parallel.shard import gathered
+from maskpre.parallel.gather import gathered
 
 log = logging.getLogger(__name__)
 

@@ -60,7 +60,7 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     for entry in alone:
         assembly.part(entry)
     if "objectives" not in cfg:
-        return assembly.problems
+        return assembly.problems + ([] if "trainer" in broken else list(_sharding(cfg)))
     refused = {problem.path.partition(".")[0] for problem in assembly.problems} | broken
     found = [] if refused & _MODEL else _model_conflicts(cfg)
     checks = {
@@ -69,6 +69,7 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
         _batch: {"data", "trainer"},
         _precision: {"optim", "trainer"},
         _attention: {"attention", "trainer"},
+        _sharding: {"trainer"},
         _transforms: {"data"},
     }
     for check, needs in checks.items():
@@ -142,7 +143,7 @@ def _schedule(cfg: DictConfig) -> Iterator[Problem]:
             yield Problem("optim.schedule", f"{error}; change epochs or optim.schedule")
 
 
-def _num_devices(devices: Any) -> int:
+def num_devices(devices: Any) -> int:
     """Devices per node that a trainer is told to use; 1 where only the machine can tell ("auto")."""
     if isinstance(devices, str):
         devices = int(devices) if devices.isdigit() else [name for name in devices.split(",") if name]
@@ -161,7 +162,7 @@ def _batch(cfg: DictConfig) -> Iterator[Problem]:
     if too_small:
         yield from (Problem(path, f"must be at least 1, got {count}") for path, count in too_small.items())
         return
-    shares = _num_devices(trainer.get("devices", 1)) * prod(list(counts.values())[1:])
+    shares = num_devices(trainer.get("devices", 1)) * prod(list(counts.values())[1:])
     if size % shares:
         nearest = nearest_number(size, multiples(shares, near=size))
         yield Problem(
@@ -211,6 +212,20 @@ def _precision(cfg: DictConfig) -> Iterator[Problem]:
             "optim.implementation",
             f"fused can't clip gradients (trainer.gradient_clip_val={cfg.trainer.gradient_clip_val}) under "
             f"trainer.precision={cfg.trainer.precision}; use optim.implementation=foreach",
+        )
+
+
+def _sharding(cfg: DictConfig) -> Iterator[Problem]:
+    """What can't be trained with weights divided among ranks."""
+    if not isinstance(cfg.get("trainer", {}).get("strategy"), DictConfig):
+        return
+    if "objectives" not in cfg:
+        yield Problem("trainer.strategy", "divided weights are for pretraining only; use trainer=default")
+    elif _wants_half(cfg):
+        yield Problem(
+            "trainer.precision",
+            f"{cfg.trainer.precision} scales losses, which divided weights (trainer=fsdp2) don't follow; use "
+            "bf16-mixed or 32-true",
         )
 
 

@@ -22,6 +22,7 @@ from maskpre.objectives import Objective
 from maskpre.ops.attention_choice import Backend
 from maskpre.optim import OptimRecipe
 from maskpre.passes import Pass
+from maskpre.planning.options import PlanOptions
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
 from maskpre.teachers.cache import TeacherCache
@@ -63,6 +64,13 @@ class TrainSchema:
     run_dir: str | None = None
     resume: str | None = "auto"
     init_from: str | PlannedWeights | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSchema(TrainSchema):
+    """A pretraining configuration, and what a plan of it needs to know."""
+
+    plan: PlanOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +128,7 @@ class VisualizeSchema:
 
 SCHEMAS: Mapping[str, type] = {
     "train": TrainSchema,
+    "plan": PlanSchema,
     "finetune": FinetuneSchema,
     "probe": ProbeSchema,
     "prepare": Packing,

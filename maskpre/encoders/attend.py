@@ -8,6 +8,7 @@ from timm.layers.attention import Attention
 from timm.models.beit import Attention as BeitAttention
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from maskpre.encoders.qkv import CosineAttention
 from maskpre.ops.attention_choice import Backend, choose_backend, compute_dtype
@@ -80,14 +81,15 @@ def _mix_apart(
 
 
 def hooks_on(module: nn.Module) -> tuple[bool, ...]:
-    """Whether hooks of each kind wait for the module to be called."""
+    """Whether hooks of each kind wait for the call of the module, beside those that gather its weights."""
     hooks = (
         module._forward_pre_hooks,
         module._forward_hooks,
         module._backward_pre_hooks,
         module._backward_hooks,
     )
-    return tuple(map(bool, hooks))
+    gathering = (1, 1, 0, 0) if isinstance(module, FSDPModule) else (0, 0, 0, 0)
+    return tuple(len(found) > own for found, own in zip(hooks, gathering, strict=True))
 
 
 def attends_by_parts(attn: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """What every encoder is, and what the other parts may know of it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,13 @@ class Encoder(nn.Module, ABC):
 
         `noise` decides stochastic depth in training; without it no block is skipped.
         """
+
+    @property
+    def units(self) -> Sequence[nn.Module]:
+        """Blocks that nothing but `run_blocks` and `inside` runs: where weights are divided among ranks, they
+        are gathered one after another. The encoder's other weights are gathered as long as it runs.
+        """
+        return ()
 
     @abstractmethod
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maskpre.encoders.attend import ALL, Packing, attends_by_parts, hooks_on, self_attention
 from maskpre.encoders.plain import PlainBlock
+from maskpre.parallel.gather import inside, kind_of
 from maskpre.types import Noise
 
 Scales = tuple[Tensor, Tensor] | None
@@ -54,7 +55,7 @@ def run_block(
         plain = PlainBlock.of(block)
         if plain is not None:
             return plain.finish(x, plain.project(x), read, packing)
-        if type(block) is not Block or any(hooks_on(block)):
+        if kind_of(block) is not Block or any(hooks_on(block)):
             if packing is not None:
                 raise ValueError(f"a {type(block).__name__} as it stands can't run on packed samples")
             return block(x)[:, read]
@@ -92,7 +93,7 @@ def run_blocks(
     """
     for block, scale in zip(blocks, scales, strict=True):
         if recompute and torch.is_grad_enabled():
-            x = checkpoint(run, block, x, scale, use_reentrant=False)
+            x = checkpoint(inside, block, run, x, scale, use_reentrant=False)
         else:
-            x = run(block, x, scale)
+            x = inside(block, run, x, scale)
     return x

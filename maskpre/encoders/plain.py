@@ -15,6 +15,7 @@ from maskpre.encoders.attend import Packing, backend_of, hooks_on, mix
 from maskpre.encoders.qkv import KeylessLinear
 from maskpre.ops.attention_choice import Backend
 from maskpre.ops.dense import add_linear, add_mlp, norm_linear
+from maskpre.parallel.gather import kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,10 @@ class PlainBlock:
     @classmethod
     def of(cls, block: nn.Module) -> "PlainBlock | None":
         """The block's parts; None if it holds anything more, or if hooks wait for its layers to be called."""
-        if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
+        if kind_of(block) is not Block:
+            return None
+        assert isinstance(block, Block)
+        if type(block.attn) is not Attention or type(block.mlp) is not Mlp:
             return None
         attn, mlp = block.attn, block.mlp
         linears = [attn.qkv, attn.proj, mlp.fc1, mlp.fc2]

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 
 from maskpre.encoders.attend import Packing
 from maskpre.encoders.blocks import Scales, run_block, run_blocks
+from maskpre.parallel.gather import inside
 from maskpre.types import Taps
 
 Layers = dict[int, Tensor]
@@ -66,5 +67,5 @@ def run_tapped(
         if cut in taps.hidden:
             hidden[cut] = x
         if cut + 1 in taps.attention:
-            attention[cut + 1] = class_attention(blocks[cut], x)
+            attention[cut + 1] = inside(blocks[cut], class_attention, x)
     return x, hidden, attention

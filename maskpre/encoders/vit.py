@@ -106,6 +106,11 @@ class ViT(TappedEncoder):
             rows = net.num_prefix_tokens if self._prefix_has_position else 0
             self._fix_positions(first="row" if position == "sincos_row_first" else "column", prefix_rows=rows)
 
+    @property
+    def units(self) -> list[nn.Module]:
+        """See `Encoder.units`."""
+        return list(self.blocks)
+
     def _init_mae(self) -> None:
         init_mae(self)
         for token in (self.cls_token, self.reg_token, self.mask_token):

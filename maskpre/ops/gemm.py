@@ -8,15 +8,16 @@ functions are for the inside of `torch.autograd.Function`.
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import linear
 
 _FOUND = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
 
 
 def _by_onednn(x: Tensor) -> bool:
-    return (
-        _FOUND and not torch.compiler.is_compiling() and x.dtype is torch.float32 and x.device.type == "cpu"
-    )
+    # Other classes stand for tensors: fake ones, say, which the operators don't know.
+    plain = type(x) in (Tensor, Parameter) and x.dtype is torch.float32 and x.device.type == "cpu"
+    return _FOUND and plain and not torch.compiler.is_compiling()
 
 
 def affine(

@@ -1,13 +1,14 @@
 """Dividing a model's weights among ranks (FSDP2, torch.distributed.fsdp.fully_shard)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
+from maskpre.encoders.base import Encoder
 from maskpre.model import MaskedModel
+from maskpre.parallel.gather import callable_inside
 from maskpre.passes import Network
 
 
@@ -26,31 +27,24 @@ def _units(model: MaskedModel) -> Iterator[nn.Module]:
         yield from group.values()
 
 
+def _shard(unit: nn.Module, mesh: DeviceMesh) -> None:
+    # The outermost unit would keep what it gathered, and no backward pass frees an average.
+    fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+
+
 def shard_model(model: MaskedModel, mesh: DeviceMesh) -> None:
     """Leave every rank of `mesh` its share of each weight; doing it again changes nothing.
 
-    An encoder's blocks are gathered one after another if it names them as `blocks`, other parts whole.
+    An encoder's `units` are gathered one after another, other parts whole while they run.
     Frozen teachers stay whole on every rank.
     """
     for unit in _units(model):
         if isinstance(unit, FSDPModule) or next(unit.parameters(), None) is None:
             continue
-        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+        for block in unit.units if isinstance(unit, Encoder) else ():
+            _shard(block, mesh)
+            callable_inside(block)
+        _shard(unit, mesh)
         for method in ("prepare", "compare"):
             if hasattr(unit, method):
                 register_fsdp_forward_method(unit, method)
-
-
-@contextmanager
-def gathered(module: nn.Module) -> Iterator[None]:
-    """All weights of a module whole on every rank, so that one rank alone can run it; all must enter."""
-    units = [part for part in module.modules() if isinstance(part, FSDPModule)]
-    for unit in units:
-        unit.set_reshard_after_forward(False, recurse=False)
-        unit.unshard()
-    try:
-        yield
-    finally:
-        for unit in units:
-            unit.reshard()
-            unit.set_reshard_after_forward(True, recurse=False)

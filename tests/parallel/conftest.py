@@ -1,6 +1,7 @@
 """Running a function on several ranks of this machine, and a training run on them."""
 
 import csv
+import logging
 import multiprocessing
 import os
 import socket
@@ -34,9 +35,12 @@ def _one_rank(rank: int, world: int, port: int, log: Path, work: Callable[[], An
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "tests",
     }
-    with log.open("w") as file:
+    with log.open("w", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        # Handlers made under another test write to where its output went.
+        logging.raiseExceptions = False
         torch.set_num_threads(1)
         try:
             work()
@@ -47,23 +51,35 @@ def _one_rank(rank: int, world: int, port: int, log: Path, work: Callable[[], An
     os._exit(0)
 
 
-def start_ranks(world: int, folder: Path, work: Callable[[], Any]) -> None:
-    """Run `work` in `world` processes as torchrun would; they start as copies of this one."""
+def run_ranks(world: int, folder: Path, work: Callable[[], Any]) -> list[int | None]:
+    """Run `work` in `world` processes as torchrun would, and give their exit codes.
+
+    They start as copies of this one, and write what they say into rankN.log.
+    """
     context, port = multiprocessing.get_context("fork"), free_port()
-    logs = [folder / f"rank{rank}.log" for rank in range(world)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         processes = [
-            context.Process(target=_one_rank, args=(rank, world, port, logs[rank], work))
+            context.Process(target=_one_rank, args=(rank, world, port, folder / f"rank{rank}.log", work))
             for rank in range(world)
         ]
         for process in processes:
             process.start()
     for process in processes:
         process.join()
-    if any(process.exitcode for process in processes):
-        sys.stdout.write("\n".join(log.read_text()[-5000:] for log in logs))
-        raise AssertionError(f"exit codes {[process.exitcode for process in processes]}")
+    return [process.exitcode for process in processes]
+
+
+def start_ranks(world: int, folder: Path, work: Callable[[], Any]) -> None:
+    codes = run_ranks(world, folder, work)
+    if any(codes):
+        sys.stdout.write("\n".join(path.read_text()[-5000:] for path in folder.glob("rank*.log")))
+        raise AssertionError(f"exit codes {codes}")
+
+
+@pytest.fixture(scope="session")
+def try_ranks() -> Callable[[int, Path, Callable[[], Any]], list[int | None]]:
+    return run_ranks
 
 
 @pytest.fixture(scope="session")
@@ -71,16 +87,18 @@ def on_ranks() -> Callable[[int, Path, Callable[[], Any]], None]:
     return start_ranks
 
 
-def train(cfg: DictConfig) -> Path:
+def train(cfg: DictConfig, *, stop_at: int | None = None) -> Path:
     """Train as the command does, on the ranks there are; the run's folder."""
     folder = open_run_folder(cfg)
     training = build_training(cfg, folder)
+    if stop_at is not None:
+        training.trainer.fit_loop.epoch_loop.max_steps = stop_at
     training.trainer.fit(training.module, datamodule=training.data, ckpt_path=folder.resume_from(cfg.resume))
     return folder.path
 
 
 @pytest.fixture(scope="session")
-def fit() -> Callable[[DictConfig], Path]:
+def fit() -> Callable[..., Path]:
     return train
 
 
