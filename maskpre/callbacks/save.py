@@ -13,6 +13,7 @@ from maskpre.callbacks.agreement import Agreement
 from maskpre.callbacks.steps import StepCallback
 from maskpre.data.loader import DataError
 from maskpre.loggers.closing import close_for_requeue
+from maskpre.parallel.watch import stop_watching
 from maskpre.run_folder import RunFolder
 from maskpre.signals import SAVE_SIGNALS, STOP_SIGNALS, SignalNotes, notes
 from maskpre.slurm import SlurmJob, current_job
@@ -95,6 +96,7 @@ class SaveLast(StepCallback):
         What SLURM sends to a requeued job would otherwise meet a process that is still tidying up.
         """
         trainer.strategy.barrier()
+        stop_watching(trainer)
         if not trainer.is_global_zero:
             time.sleep(1.0)  # rank 0 may still be in the barrier
             os._exit(0)

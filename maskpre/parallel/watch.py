@@ -32,6 +32,13 @@ def follows_from_another(error: BaseException | None) -> bool:
     return False
 
 
+def stop_watching(trainer: Trainer) -> None:
+    """Let ranks end each in its own time: all of them must have agreed to."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RankWatch):
+            callback.leave()
+
+
 class RankWatch(Callback):
     """Every rank shows each second that it is alive; who doesn't for `patience_s` seconds has failed.
 
@@ -160,14 +167,19 @@ class RankWatch(Callback):
         self._stop.wait(5)
         os._exit(1)
 
+    def leave(self) -> None:
+        """Watch no longer."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave; the first rank, which holds the store, as the last."""
-        if self._store is None or self._thread is None:
+        if self._store is None:
             return
         if self.rank == 0:
             self._all_done.wait()
-        self._stop.set()
-        self._thread.join()
+        self.leave()
         if self.rank != 0:
             self._store.set(self._beat(self.rank), _DONE.decode())
         self._store = None
