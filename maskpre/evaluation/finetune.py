@@ -17,6 +17,7 @@ from maskpre.evaluation.classifier import Classifier, ClassifierRecipe
 from maskpre.evaluation.result import ProbeResult
 from maskpre.evaluation.views import score_views
 from maskpre.loggers.csv import AppendingCSVLogger
+from maskpre.parallel.watch import RankWatch
 from maskpre.plugins import trainer_plugins
 from maskpre.run_folder import RunFolder
 
@@ -97,7 +98,7 @@ def _outputs(folder: RunFolder | None) -> dict[str, Any]:
         enable_version_counter=False,
     )
     return {
-        "callbacks": [Meter(), ProgressDisplay(), EpochLines(), best, SaveLast(folder=folder)],
+        "callbacks": [Meter(), ProgressDisplay(), EpochLines(), best, SaveLast(folder=folder), RankWatch()],
         "logger": AppendingCSVLogger(folder=folder),
         "plugins": trainer_plugins(),
         "default_root_dir": folder.path,
