@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskpre.checkpoints.load import load_teachers, open_model, restore
 from maskpre.config import command
+from maskpre.data import VideoData
 from maskpre.data.dataset import Sample, collate
 from maskpre.data.decode import decode_picture
 from maskpre.data.files import atomic_path
@@ -37,6 +38,8 @@ def find_pictures(images: str | Sequence[str], num: int) -> list[Path]:
 
 def read_pictures(paths: Sequence[Path], data: PretrainData) -> dict[str, Tensor]:
     """Files as one batch, cropped as for evaluation; UserError names a file that is no picture."""
+    if isinstance(data, VideoData):
+        raise UserError("images are pictures, but the model reads clips; leave images=null")
     samples = []
     for number, path in enumerate(paths):
         try:
@@ -77,7 +80,7 @@ def main(cfg: DictConfig) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as beside:
         picture.save(beside, format="PNG")
-    print(f"loss {step.losses[drawn].item():.4f} on {len(batch['image'])} pictures")
+    print(f"loss {step.losses[drawn].item():.4f} on {len(batch['index'])} samples")
     print(f"written to {out}")
 
 

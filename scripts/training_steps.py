@@ -75,7 +75,7 @@ def one_step(step: Step, stream: Iterator[Batch], precision: str) -> float:
     """One training step on the next batch; the loss before it."""
     batch = next(stream)
     step.optimizer.zero_grad()
-    kind = batch["image"].device.type
+    kind = batch["index"].device.type
     with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
         loss = step.loss(batch)
     loss.backward()
@@ -111,8 +111,10 @@ def batches(cfg: DictConfig, args: argparse.Namespace) -> Iterator[Batch]:
         for batch in data.train_loader(num_steps=10**6):
             yield {name: value.to(args.device, non_blocking=True) for name, value in batch.items()}
     generator = torch.Generator().manual_seed(0)
-    shape = (args.batch, cfg.data.channels, cfg.data.image_size, cfg.data.image_size)
-    image = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(args.device)
+    frames, side = cfg.data.get("num_frames"), cfg.data.image_size
+    name, size = ("image", (side, side)) if frames is None else ("video", (frames, side, side))
+    shape = (args.batch, cfg.data.channels, *size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(args.device)
     count = torch.arange(args.batch, device=args.device)
     while True:
-        yield {"image": image, "index": count, "epoch": torch.zeros_like(count)}
+        yield {name: pixels, "index": count, "epoch": torch.zeros_like(count)}

@@ -22,19 +22,21 @@ HIDDEN_GREY = 128
 # Titles must fit over a column.
 MIN_WIDTH = 144
 GAP = 4
+# What is shown of a clip.
+MOST_FRAMES = 4
 HEADER = 20
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Original, masked (hidden pixels grey), and completed pictures: uint8 (b, c, h, w), 0..255.
+    """Original, masked (hidden pixels grey), completed pictures or clips: uint8 (b, c, [t,] h, w), 0..255.
 
     In `completed` hidden pixels are the model's prediction and visible ones the original's.
     """
 
-    original: UInt8[Tensor, "b c h w"]
-    masked: UInt8[Tensor, "b c h w"]
-    completed: UInt8[Tensor, "b c h w"]
+    original: UInt8[Tensor, "b c *size"]
+    masked: UInt8[Tensor, "b c *size"]
+    completed: UInt8[Tensor, "b c *size"]
 
 
 @torch.no_grad()
@@ -46,7 +48,7 @@ def reconstruct(step: Step, model: MaskedModel) -> Reconstruction:
     objective = model.objectives[picture_objective(model)]
     target = cast(PictureTarget, model.targets[objective.target])
     view, inputs = step.views[target.view].float(), cast(Inputs, model.inputs)
-    pixels = Grid((view.shape[2], view.shape[3]), (1, 1))
+    pixels = Grid(tuple(view.shape[2:]), (1,) * (view.dim() - 2))
     prediction = step.predictions[objective.plan][objective.predictor]
     values, known = _everywhere(prediction)
     hidden = step.plans[objective.plan].at(pixels).unflatten(1, pixels.shape)[:, None]
@@ -92,7 +94,7 @@ def reconstruction_grid(step: Step, model: MaskedModel, num: int) -> NDArray[np.
     pictures.
     """
     made = reconstruct(step, model)
-    columns = [_rgb(part[:num]) for part in (made.original, made.masked, made.completed)]
+    columns = [_rgb(_still(part[:num])) for part in (made.original, made.masked, made.completed)]
     height, width = columns[0].shape[1:3]
     canvas = Image.new(
         "RGB", (3 * width + 4 * GAP, HEADER + len(columns[0]) * (height + GAP)), color=(255, 255, 255)
@@ -104,6 +106,15 @@ def reconstruction_grid(step: Step, model: MaskedModel, num: int) -> NDArray[np.
         for row, picture in enumerate(pictures):
             canvas.paste(Image.fromarray(picture), (left, HEADER + row * (height + GAP)))
     return np.asarray(canvas)
+
+
+def _still(views: UInt8[Tensor, "b c *size"]) -> UInt8[Tensor, "b c h w"]:
+    """Pictures as they are; of clips a few frames from the first to the last, side by side."""
+    if views.dim() == 4:
+        return views
+    count = min(MOST_FRAMES, views.shape[2])
+    chosen = torch.linspace(0, views.shape[2] - 1, count).round().long()
+    return torch.cat(views.index_select(2, chosen.to(views.device)).unbind(2), dim=3)
 
 
 def _rgb(pictures: UInt8[Tensor, "b c h w"]) -> NDArray[np.uint8]:

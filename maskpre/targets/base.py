@@ -69,8 +69,8 @@ class PictureTarget(Target):
     view: str
 
     @abstractmethod
-    def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c h w"]:
-        """The picture that values at all cells, in raster order, stand for, in the scale of the view.
+    def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c *size"]:
+        """The picture or clip that values at all cells, in raster order, stand for, in the scale of the view.
 
         Statistics that the target took out are those of the step's own picture.
         """

@@ -93,7 +93,7 @@ class PixelTarget(PictureTarget):
             patches = patch_statistics(patches).remove(patches)
         return Located(patches, self.grid, ids=ids)
 
-    def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c h w"]:
+    def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c *size"]:
         """See `PictureTarget.to_image`."""
         image = step.views[self.view]
         if self.normalize == "patch":

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from maskpre.ops.patchify import patches_at
-from maskpre.targets.base import Target
+from maskpre.ops.patchify import patches_at, unpatchify
+from maskpre.targets.base import PictureTarget
 from maskpre.types import Grid, Located, Step
 
 EPS = 1e-6
 
 
-class UnitPixelTarget(Target):
+class UnitPixelTarget(PictureTarget):
     """Pixels of every tubelet or patch in [0, 1], in the order ([frame,] row, column, channel).
 
     The view's normalisation by `mean` and `std` is undone first (VideoMAE, Tong et al., NeurIPS 2022).
@@ -67,3 +67,11 @@ class UnitPixelTarget(Target):
             std, mean = torch.std_mean(pixels, dim=2, keepdim=True)
             pixels = (pixels - mean) / (std + EPS)
         return Located(pixels.flatten(2), self.grid, ids=ids)
+
+    def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c *size"]:
+        """See `PictureTarget.to_image`."""
+        values = values.unflatten(2, (-1, self.in_chans))
+        if self.normalize == "channel":
+            std, mean = torch.std_mean(self.pixels(step), dim=2, keepdim=True)
+            values = values * (std + EPS) + mean
+        return unpatchify(((values - self.mean) / self.std).to(values.dtype).flatten(2), self.grid)

@@ -9,7 +9,7 @@ from maskpre.evaluation.reconstruction import HIDDEN_GREY, reconstruct, reconstr
 from maskpre.model import MaskedModel
 from maskpre.ops.noise import KeyedNoise
 from maskpre.targets.base import Target
-from maskpre.types import Located, Step
+from maskpre.types import Located, Step, gather_tokens
 
 SMALL = ["epochs=800", "data.image_size=32", "encoder.embed_dim=24", "encoder.depth=1", "encoder.num_heads=3"]
 DECODER = ["predictor.embed_dim=16", "predictor.depth=1", "predictor.num_heads=2"]
@@ -19,6 +19,7 @@ MODELS = {
     "window": ["experiment=mae", "target=pixels_window_norm", "target.window=9", *SMALL, *DECODER],
     "replace": ["experiment=simmim", *SMALL],
 }
+CLIPS = ["experiment=videomae", "data.num_frames=8", "encoder.patch_size=8", *SMALL, *DECODER]
 
 
 def _step(model: MaskedModel) -> Step:
@@ -57,6 +58,25 @@ def test_visible_pixels_stay_and_hidden_ones_are_predicted(name: str) -> None:
     assert torch.equal(made.masked[~hidden], made.original[~hidden])
     assert torch.equal(made.completed[~hidden], made.original[~hidden])
     assert (made.completed[hidden] != made.original[hidden]).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("more", [["target.normalize=none"], [], ["target=pixels", "target.view=video"]])
+def test_clips(more: list[str]) -> None:
+    """A perfect prediction gives the clip back, of which a few frames are drawn side by side."""
+    model = build_model(compose([*CLIPS, *more])).eval()
+    pixels = torch.randint(0, 256, (2, 3, 8, 32, 32), dtype=torch.uint8)
+    batch = {"video": pixels, "index": torch.arange(2), "epoch": torch.zeros(2, dtype=torch.int64)}
+    with torch.no_grad():
+        step = model(batch, noise=KeyedNoise(0, batch["epoch"], batch["index"]), progress=1.0)
+    prediction, target = step.predictions["student"]["main"], model.targets["main"](step)
+    perfect = gather_tokens(target.tokens, prediction.ids)
+    step.predictions["student"]["main"] = Located(perfect, prediction.grid, prediction.ids)
+    made = reconstruct(step, model)
+    assert torch.equal(made.original, pixels)
+    assert torch.equal(made.completed, pixels)
+    frames = (made.masked == HIDDEN_GREY).all(dim=1).flatten(2).float().mean(dim=2)
+    assert frames.unique().tolist() == [pytest.approx(14 / 16, abs=0.01)]
+    assert reconstruction_grid(step, model, 2).shape == (20 + 2 * (64 + 4), 3 * 256 + 4 * 4, 3)
 
 
 def test_units_smaller_than_predicted_cells() -> None:

@@ -81,6 +81,16 @@ def test_an_experiment_can_stand_beside_itself_under_other_overrides(script, cap
         script.main([*argv, "seed=7"])
 
 
+def test_clips_and_sides_that_do_other_work(script, capsys):
+    """A decoder mask changes what is decoded, not the weights."""
+    sizes = ["data.image_size=16", "data.num_frames=4", *SMALL[1:]]
+    argv = ["experiment=videomae_v2", *sizes, "--rounds=1", "--no-memory", "--other-work", "--against"]
+    script.main([*argv, "masking.decoder_ratio=0"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[2].startswith("same weights, other work: loss")
+    assert any(line.startswith("images/s ratio, median of 1 pairs:") for line in printed)
+
+
 def test_implementations_of_attention_can_stand_beside_each_other(script):
     args = script.parse(["experiment=mae", "attention=sdpa", *SMALL, "--against", "attention=reference"])
     cfg, sides, comparable = script.build(args, ("maskpre", "against"))
