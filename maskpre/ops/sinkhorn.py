@@ -44,15 +44,20 @@ def sinkhorn(
     Starts from exp(scores / eps). Each iteration gives all clusters the same mass, over the tokens of all
     ranks, and then every token the mass `weight` (None: the same for all; 0 leaves a token out, which still
     gets a row). The result is float32 (SIGMA, Salehi et al., arXiv 2407.15447; the iterations are those of
-    SwAV, Caron et al., arXiv 2006.09882). Computed with logarithms, so that no score is too large.
+    SwAV, Caron et al., arXiv 2006.09882). No score is too large.
     """
     logits = scores.to(torch.promote_types(scores.dtype, torch.float32)) / eps
-    mass = logits.new_zeros(len(logits)) if weight is None else weight.to(logits.dtype).log()
-    of_token, of_cluster = mass, logits.new_zeros(logits.shape[1])
-    for _ in range(iterations):
-        of_cluster = -_log_sum(torch.logsumexp(logits + of_token[:, None], dim=0), reduce)
-        of_token = mass - torch.logsumexp(logits + of_cluster, dim=1)
-    return (logits + of_cluster).softmax(dim=1).float()
+    mass = logits.new_ones(len(logits)) if weight is None else weight.to(logits.dtype)
+    if iterations == 0:
+        return logits.softmax(dim=1).float()
+    # The first iteration with logarithms. After it no cluster has less than 1 / k of what it should have, so
+    # that nothing can be divided by 0.
+    logits -= _log_sum(torch.logsumexp(logits + mass.log()[:, None], dim=0), reduce)
+    shares = logits.softmax(dim=1)
+    for _ in range(iterations - 1):
+        shares /= reduce(mass @ shares, "sum")
+        shares /= shares.sum(dim=1, keepdim=True)
+    return shares.float()
 
 
 def _log_sum(logs: Float[Tensor, "k"], reduce: Reduce) -> Float[Tensor, "k"]:

@@ -87,6 +87,16 @@ def test_no_score_is_too_large(dtype):
     assert torch.equal(sinkhorn(scores.double() / 1e4 + 7e4, **SIZES).argmax(1), small.argmax(1))
 
 
+def test_one_cluster_takes_all_by_far():
+    scores = torch.zeros(500, 4)
+    scores[:, 0] = 1e6
+    torch.testing.assert_close(sinkhorn(scores, eps=0.01, iterations=50), torch.full((500, 4), 0.25))
+    scores[0, 1] = 1e6
+    found = sinkhorn(scores, eps=0.01, iterations=50)
+    assert found.isfinite().all()
+    assert found[0].argmax() == 1
+
+
 def test_no_gradient():
     assert not sinkhorn(cosines(4, 3).requires_grad_(), **SIZES).requires_grad
 
