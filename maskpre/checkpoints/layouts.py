@@ -17,6 +17,7 @@ from maskpre.checkpoints import (
     names_maskalign,
     names_mmpretrain,
     names_openai,
+    names_sigma,
     names_simmim,
     names_spark,
     names_transformers,
@@ -57,6 +58,14 @@ def _encoder_only(
 
 
 LAYOUTS = (
+    Layout(
+        "SIGMA",
+        r"(module\.)?prototypes",
+        names_sigma.pretraining_keys,
+        names_sigma.encoder_keys,
+        infer.video_vit,
+        of_clips=True,
+    ),
     Layout(
         "VideoMAE",
         r"(.*\.)?blocks\.0\.attn\.qkv\.weight",

@@ -141,6 +141,8 @@ def test_every_experiment_is_valid(experiment: str) -> None:
     data = ["data.root=DIR"] if experiment.startswith("paper/") else []
     if experiment.startswith(("paper/maskalign", "paper/mrmae")):
         data.append("teacher.weights=null")
+    if experiment.startswith("paper/sigma"):
+        data.append("teacher.teacher.weights=null")
     compose([f"experiment={experiment}", *data])
 
 

@@ -33,6 +33,10 @@ ALIKE = {
     "paper/hpm_vit_l": SMALL,
     **{f"paper/videomae_vit_{size}": SMALL for size in "sblh"},
     **{f"paper/videomae_v2_vit_{size}": SMALL for size in "blhg"},
+    **{
+        f"paper/sigma_vit_{run}": [*SMALL, "teacher.teacher.depth=1"]
+        for run in ("b_k400", "b_ssv2", "s_ssv2")
+    },
     "paper/mrmae_vit_b": [*SMALL, "teacher.depth=1"],
     "paper/mrmae_convvit_b": ["encoder.depths=[2,2,2]", "teacher.depth=1"],
     # Their teacher would have to be trained first.
@@ -43,8 +47,12 @@ ALIKE = {
     "paper/maskalign_vit_l": ["teacher.mlp_ratio=0.1"],
     "paper/maskalign_vit_l_clip_l": ["teacher.mlp_ratio=0.1"],
 }
-# Published recipes that need a file of a teacher's weights.
-TAUGHT = ("paper/maskalign_", "paper/mrmae_")
+# Published recipes that need a file of a teacher's weights, and how to do without.
+TAUGHT = {
+    "paper/maskalign_": "teacher.weights=null",
+    "paper/mrmae_": "teacher.weights=null",
+    "paper/sigma_": "teacher.teacher.weights=null",
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,7 @@ def merge_runs(key: str, found: list[tuple[int, Row]]) -> Iterator[Row]:
 
 def describe(experiment: str) -> tuple[str, list[Row]]:
     overrides = [f"experiment={experiment}", *(["data.root=IMAGENET"] if "paper/" in experiment else [])]
-    overrides += ["teacher.weights=null"] if experiment.startswith(TAUGHT) else []
+    overrides += [without for start, without in TAUGHT.items() if experiment.startswith(start)]
     cfg = compose(overrides)
     with torch.device("meta"):
         model = build_model(cfg)
