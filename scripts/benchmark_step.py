@@ -1,11 +1,13 @@
 """Training steps per second and peak memory of an experiment, beside a plain MAE step on timm's blocks.
 
-With --against, it stands beside itself under other overrides instead, from the same weights.
+With --against, it stands beside itself under other overrides instead, from the same weights, or beside
+another experiment.
 
 python scripts/benchmark_step.py experiment=mae --size vit_small_patch16_224 --batch 32
 python scripts/benchmark_step.py experiment=mae attention=triton --device cuda --against attention=sdpa
 python scripts/benchmark_step.py experiment=spark --size resnet50 --against encoder.execution=mask
 python scripts/benchmark_step.py experiment=videomae_v2 --against masking.decoder_ratio=0 --other-work
+python scripts/benchmark_step.py experiment=hpm --size vit_small_patch16_224 --against experiment=mae
 python scripts/benchmark_step.py experiment=mae data.num_train=256 data.num_val=64 --data
 
 The reference does what is published with MAE (He et al. 2022), as one would write it down: embed all patches,
@@ -31,7 +33,16 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from textbook_mae import same_system, textbook_beside
-from training_steps import Batch, OurStep, Step, TextbookStep, batches, configure, one_step
+from training_steps import (
+    Batch,
+    OurStep,
+    Step,
+    TextbookStep,
+    batches,
+    chooses_experiment,
+    configure,
+    one_step,
+)
 
 from maskpre.build import build_model
 from maskpre.encoders.attend import set_attention
@@ -52,7 +63,8 @@ def build(args: argparse.Namespace, names: Sequence[str]) -> tuple[DictConfig, d
         "textbook": lambda: TextbookStep(cfg, textbook_beside(model, name).to(args.device)),
         "against": lambda: other_step(args, model),
     }
-    return cfg, {name: makers[name]() for name in names}, "against" in names or same_system(model)
+    comparable = same_system(model) if args.against is None else not chooses_experiment(args.against)
+    return cfg, {name: makers[name]() for name in names}, comparable
 
 
 def other_step(args: argparse.Namespace, model: MaskedModel) -> OurStep:
@@ -60,7 +72,8 @@ def other_step(args: argparse.Namespace, model: MaskedModel) -> OurStep:
     cfg = configure(args, args.against)
     other = build_model(cfg)
     set_attention(other, cfg.attention)
-    other.load_state_dict(model.state_dict())
+    if not chooses_experiment(args.against):
+        other.load_state_dict(model.state_dict())
     return OurStep(cfg, other.to(args.device), args.batch)
 
 

@@ -10,8 +10,11 @@ from textbook_mae import TextbookMAE
 from torch import Tensor
 
 from maskpre.config import compose
+from maskpre.data.records import DTYPES, Precision
 from maskpre.model import MaskedModel
 from maskpre.ops.noise import GivenNoise, KeyedNoise
+from maskpre.teachers.cache import TeacherCache
+from maskpre.teachers.recorder import formats_of, frozen_passes, run_teachers
 
 Batch = dict[str, Tensor]
 # Schedules are measured half-way: at the start some of them do nothing yet.
@@ -19,10 +22,17 @@ PROGRESS = 0.5
 
 
 class OurStep:
-    """A training step as the training command does it."""
+    """A training step as the training command does it.
+
+    With a teacher_cache the first batch's features lie ready in memory, as if a loader had brought them.
+    """
 
     def __init__(self, cfg: DictConfig, model: MaskedModel, batch: int) -> None:
         self.model, self.seed = model, cfg.seed
+        self.cache: TeacherCache | None = (
+            None if cfg.teacher_cache is None else instantiate(cfg.teacher_cache)
+        )
+        self.kept: Batch = {}
         self.optimizer, _ = instantiate(cfg.optim).build(
             [(name, weight) for name, weight in model.named_parameters() if not name.startswith("teachers.")],
             effective_batch=batch,
@@ -32,11 +42,22 @@ class OurStep:
 
     def loss(self, batch: Batch, uniform: Tensor | None = None) -> Tensor:
         """The loss; `uniform` decides the mask, if given."""
+        if self.cache is not None and not self.kept:
+            self.kept = self.features(batch, self.cache.precision)
+        batch = {**batch, **self.kept}
         keyed = KeyedNoise(self.seed, batch["epoch"], batch["index"])
         noise = keyed if uniform is None else GivenNoise({"mask": uniform})
         total = self.model(batch, noise=noise, progress=PROGRESS).total
         assert total is not None
         return total
+
+    def features(self, batch: Batch, precision: Precision) -> Batch:
+        """What the frozen teachers make of a batch, as it would be kept."""
+        with torch.no_grad():
+            made = run_teachers(self.model, batch)
+        self.model.recordings = frozen_passes(self.model)
+        formats = formats_of(self.model, precision)
+        return {name: value.to(DTYPES[formats[name]]) for name, value in made.items()}
 
     def finish(self) -> None:
         """What the model does after the optimiser."""
@@ -84,10 +105,16 @@ def one_step(step: Step, stream: Iterator[Batch], precision: str) -> float:
     return loss.item()
 
 
+def chooses_experiment(overrides: Sequence[str]) -> bool:
+    """Whether overrides are those of an experiment of their own."""
+    return any(one.startswith("experiment=") for one in overrides)
+
+
 def configure(args: argparse.Namespace, others: Sequence[str] = ()) -> DictConfig:
-    """The experiment at the size asked for, under further overrides."""
+    """The experiment at the size asked for, under further overrides, or another with overrides of its own."""
+    given = [] if chooses_experiment(others) else args.overrides
     # Long enough for any warm-up.
-    overrides = ["epochs=1000", *args.overrides, *others]
+    overrides = ["epochs=1000", *given, *others]
     if args.size is not None:
         # The encoder's own sizes from here on, and the published decoder.
         overrides += [f"encoder.name={args.size}", f"data.image_size={args.image}"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskpre.checkpoints import inert
 from maskpre.checkpoints.sharded import is_sharded, read_sharded
+from maskpre.checkpoints.torchscript import find_program, read_program
 from maskpre.errors import UserError
 
 
@@ -26,6 +27,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
 
 def read_torch(path: str | os.PathLike[str]) -> Any:
     """The content of a file written by `torch.save`, on the CPU; foreign objects become `inert.Inert`.
+
+    Of a TorchScript archive the weights by name; its programs are not run.
 
     Raises UserError if the file is missing, cut off, or of another kind.
     """
@@ -42,6 +45,10 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
 
 
 def _load(path: str | os.PathLike[str]) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        program = find_program(archive)
+        if program is not None:
+            return read_program(archive, program)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

@@ -21,7 +21,7 @@ _SHARD_BYTES = 2**27
 _FILLED = "filled"
 # numpy knows no bfloat16.
 _STORED = {"fp32": np.float32, "fp16": np.float16, "bf16": np.int16}
-_TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class MissingRowError(Exception):
@@ -95,7 +95,7 @@ class NewShard:
         """Fill some rows; UserError if a value is too large for its column's precision."""
         places = rows.numpy() - self.start
         for name, column in self.table.columns.items():
-            value = values[name].to("cpu", _TORCH[column.precision])
+            value = values[name].to("cpu", DTYPES[column.precision])
             if not value.isfinite().all():
                 raise UserError(f"{name} has values that {column.precision} can't hold; use bf16 or fp32")
             stored = value.view(torch.int16) if column.precision == "bf16" else value

@@ -48,6 +48,25 @@ def frozen_passes(model: MaskedModel) -> dict[str, Recording]:
     }
 
 
+def run_teachers(model: MaskedModel, batch: Batch) -> dict[str, Tensor]:
+    """What the passes of frozen teachers give for a batch, as the entries of their recordings."""
+    noise = KeyedNoise(0, batch["epoch"], batch["index"])
+    step = Step(batch=batch, views=model.inputs(batch), noise=noise, progress=0.0)
+    made: dict[str, Tensor] = {}
+    for name, recording in frozen_passes(model).items():
+        model.passes[name](name, step, networks=model.networks, maskings={}, taps=model.taps[name])
+        made |= recording.pack(step.outputs[name])
+    return made
+
+
+def formats_of(model: MaskedModel, precision: Precision) -> dict[str, Precision]:
+    """How the entries of a model's recordings are kept."""
+    formats: dict[str, Precision] = {}
+    for recording in frozen_passes(model).values():
+        formats |= recording.formats(precision)
+    return formats
+
+
 @dataclass(frozen=True)
 class Recorder:
     """Runs a model's frozen teachers on crops of its data; they are moved to `device`."""
@@ -64,28 +83,17 @@ class Recorder:
     @torch.no_grad()
     def record(self, batch: Batch) -> dict[str, Tensor]:
         """What the teachers' passes give for a batch, as the entries of their recordings."""
-        batch = {name: value.to(self.device) for name, value in batch.items()}
-        noise = KeyedNoise(0, batch["epoch"], batch["index"])
-        step = Step(batch=batch, views=self.model.inputs(batch), noise=noise, progress=0.0)
-        made: dict[str, Tensor] = {}
-        for name, recording in frozen_passes(self.model).items():
-            networks, taps = self.model.networks, self.model.taps[name]
-            self.model.passes[name](name, step, networks=networks, maskings={}, taps=taps)
-            made |= recording.pack(step.outputs[name])
-        return made
+        return run_teachers(self.model, {name: value.to(self.device) for name, value in batch.items()})
 
     def crops(self, crop: int, samples: Sequence[int]) -> Batch:
         """One crop of a few samples, those that can be read, as one batch."""
         return next(iter(self.data.crop_loader(crop=crop, samples=samples, batch_size=len(samples))))
 
     def columns(self, precision: Precision) -> dict[str, Column]:
-        """What a row holds; attention, whose small shares decide masks, is kept in float32."""
-        exact = {name for one in frozen_passes(self.model).values() for name in one.attention_names}
+        """What a row holds."""
+        kept = formats_of(self.model, precision)
         made = self.record(self.crops(0, range(min(8, len(self.data.source("train"))))))
-        return {
-            name: Column(tuple(value.shape[1:]), "fp32" if name in exact else precision)
-            for name, value in made.items()
-        }
+        return {name: Column(tuple(value.shape[1:]), kept[name]) for name, value in made.items()}
 
 
 def identity(cfg: DictConfig, model: MaskedModel, data: PictureData) -> dict[str, Any]:

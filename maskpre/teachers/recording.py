@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maskpre.data.records import Precision
 from maskpre.encoders.base import EncoderSpec
 from maskpre.types import Encoded, Taps
 
@@ -27,12 +28,15 @@ class Recording:
         """The entries."""
         output = [f"{self.run}.output"] if self.taps.output else []
         hidden = [f"{self.run}.hidden.{layer}" for layer in sorted(self.taps.hidden)]
-        return (*output, *hidden, *self.attention_names)
+        return (*output, *hidden, *self._attention)
 
     @property
-    def attention_names(self) -> tuple[str, ...]:
-        """Those entries that are attention."""
-        return tuple(f"{self.run}.attention.{layer}" for layer in sorted(self.taps.attention))
+    def _attention(self) -> list[str]:
+        return [f"{self.run}.attention.{layer}" for layer in sorted(self.taps.attention)]
+
+    def formats(self, precision: Precision) -> dict[str, Precision]:
+        """How the entries are kept: attention, whose small shares decide masks, always in float32."""
+        return {name: "fp32" if name in self._attention else precision for name in self.names}
 
     def pack(self, encoded: Encoded) -> dict[str, Tensor]:
         """The entries."""

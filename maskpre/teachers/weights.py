@@ -57,7 +57,7 @@ def _is_table(name: str) -> bool:
 
 def _check(state: Mapping[str, Tensor], like: Mapping[str, Tensor], *, where: str, name: str) -> None:
     hint = f"; set the teacher's name ({name!r}) and sizes to those of the file"
-    for key in like.keys() & state.keys():
+    for key in (key for key in like if key in state):
         same = state[key].shape[-1:] if _is_table(key) else state[key].shape
         if same != (like[key].shape[-1:] if _is_table(key) else like[key].shape):
             raise UserError(

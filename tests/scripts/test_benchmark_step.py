@@ -1,4 +1,5 @@
 import importlib.util
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,33 @@ def test_both_sides_learn_the_same(script):
     assert not grads
 
 
+def test_another_experiment_is_built_from_its_own_overrides(script):
+    args = script.parse(["experiment=hpm", "--against", "experiment=mae", "--threads=1"])
+    args.overrides += [one for one in SMALL if not one.startswith("--")]
+    args.against += args.overrides[1:]
+    _, sides, comparable = script.build(args, ("maskpre", "against"))
+    assert not comparable
+    assert [len(sides[name].model.predictors) for name in sides] == [2, 1]
+
+
+def test_kept_features_take_the_teachers_place(script):
+    teacher = ["teacher=timm", "teacher.embed_dim=16", "teacher.depth=2", "teacher.num_heads=2"]
+    small = [one for one in SMALL if not one.startswith("predictor.")]
+    chosen = ["experiment=maskalign", "target.layers=mean", *teacher]
+    kept = ["teacher_cache=disk", "data.crops_per_sample=1"]
+    losses = []
+    for cache in ([], kept):
+        args = script.parse([*chosen, *cache, *small])
+        cfg, sides, _ = script.build(args, ["maskpre"])
+        stream = script.batches(cfg, args)
+        seen = Counter()
+        network = sides["maskpre"].model.teachers["teacher"].network
+        network.register_forward_hook(lambda *_, seen=seen: seen.update(["run"]))
+        losses.append([script.one_step(sides["maskpre"], stream, "fp32") for _ in range(3)])
+        assert seen["run"] == (1 if cache else 3)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_size_replaces_the_small_encoder_and_decoder(script):
     cfg = script.configure(
         script.parse(["experiment=mae", "--size", "vit_tiny_patch16_224", "--image", "96"])
@@ -93,7 +121,7 @@ def test_clips_and_sides_that_do_other_work(script, capsys):
 
 def test_implementations_of_attention_can_stand_beside_each_other(script):
     args = script.parse(["experiment=mae", "attention=sdpa", *SMALL, "--against", "attention=reference"])
-    cfg, sides, comparable = script.build(args, ("maskpre", "against"))
+    _, sides, comparable = script.build(args, ("maskpre", "against"))
     assert comparable
     used = [backend_of(side.model.encoder.blocks[0].attn) for side in sides.values()]
     assert used == ["sdpa", "reference"]

@@ -15,6 +15,13 @@ def test_hpm_rises_for_a_hundred_epochs() -> None:
             assert decay((epoch + within) / 200) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(("steps_per_epoch", "ranks"), [(1, 1), (10, 1), (10, 4), (313, 2)])
+def test_the_epoch_decides_whatever_the_batch(steps_per_epoch: int, ranks: int) -> None:
+    decay, per_epoch = EpochRampDecay(epochs=8), steps_per_epoch * ranks
+    decays = [decay(step / (8 * per_epoch)) for step in range(8 * per_epoch)]
+    assert decays == [0.999 + epoch / 100 * 0.0009 for epoch in range(8) for _ in range(per_epoch)]
+
+
 def test_every_step_ramps() -> None:
     linear = RampDecay(start=0.996, end=1.0)
     cosine = RampDecay(start=0.996, end=1.0, shape="cosine")
