@@ -20,6 +20,7 @@ from maskpre.errors import UserError
 from maskpre.parallel.agree import agreed
 from maskpre.run_status import RunStatus, State, read_status, write_status
 from maskpre.slurm import current_job
+from maskpre.torchrun import said_by_first_rank
 
 _INHERITED = "MASKPRE_RUN_DIR"
 
@@ -176,15 +177,14 @@ def _run_name(cfg: DictConfig) -> str:
 
 
 def _fresh_path(cfg: DictConfig) -> Path:
-    """A new folder's path; in a SLURM job the same one on every rank, and when it has been requeued."""
-    job = current_job()
-    if job is None:
-        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        own = f"{stamp}_seed{cfg.seed}_{uuid4().hex[:4]}"
-    else:
+    """A new folder's path: the same one on every rank, and in a SLURM job that has been requeued."""
+    job, digest = current_job(), hashlib.sha256(OmegaConf.to_yaml(cfg, resolve=True).encode()).hexdigest()
+    if job is not None:
         # A job's script may train more than once: each configuration has a folder.
-        text = OmegaConf.to_yaml(cfg, resolve=True)
-        own = f"job{job.id}_seed{cfg.seed}_{hashlib.sha256(text.encode()).hexdigest()[:4]}"
+        own = f"job{job.id}_seed{cfg.seed}_{digest[:4]}"
+    else:
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        own = said_by_first_rank(digest, f"{stamp}_seed{cfg.seed}_{uuid4().hex[:4]}")
     return Path(cfg.runs_dir) / _run_name(cfg) / own
 
 
