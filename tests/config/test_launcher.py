@@ -5,11 +5,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from maskpre.config import launcher
 from maskpre.config.launcher import check_launcher, uses_slurm
-from maskpre.config.library import CONFIG_DIR
+from maskpre.config.library import CONFIG_DIR, hydra_at_configs
 from maskpre.errors import ConfigError, Problem, UserError
 
 
@@ -29,6 +31,15 @@ def test_every_key_is_one_that_the_launcher_takes() -> None:
     )
     ours = OmegaConf.load(CONFIG_DIR / "hydra/launcher/slurm.yaml")
     assert set(ours) <= set(OmegaConf.structured(config.SlurmQueueConf))
+
+
+def test_a_job_gets_a_task_for_each_device() -> None:
+    overrides = ["hydra/launcher=slurm", "trainer.devices=8", "trainer.num_nodes=2", "seed=0,1"]
+    with hydra_at_configs():
+        loader = GlobalHydra.instance().config_loader()
+        cfg = loader.load_configuration("train", overrides, run_mode=RunMode.MULTIRUN)
+    launcher = cfg.hydra.launcher
+    assert (launcher.nodes, launcher.tasks_per_node, launcher.gpus_per_node) == (2, 8, 8)
 
 
 @pytest.mark.parametrize(

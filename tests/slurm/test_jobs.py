@@ -19,27 +19,25 @@ def losses(folder: Path) -> dict[int, tuple[str, str]]:
     return {int(row[0]): (row[loss], row[norm]) for row in lines[1:]}
 
 
-def step(folder: Path) -> int:
-    return max(losses(folder), default=0) if (folder / "metrics.csv").exists() else 0
-
-
-def paused(seconds: float) -> str:
-    return f"callbacks.pause={{_target_: pauses.Pause, seconds: {seconds}}}"
-
-
 def test_a_job_of_two_tasks_is_signalled_and_requeued_then_killed_and_submitted_again(
     cluster: Any, tiny_mae: list[str], tmp_path: Path
 ) -> None:
     """One job after the other: SIGUSR1 and a requeue, kill -9 and a new job."""
     # SLURM's signals reach the loader's workers too.
     shape = ("--ntasks-per-node=2",)
-    train = [*tiny_mae, "data.num_workers=1", "max_steps=120", paused(0.05), "callbacks.save.every_steps=5"]
+    train = [
+        *tiny_mae,
+        "data.num_workers=1",
+        "max_steps=120",
+        cluster.paused(0.05),
+        "callbacks.save.every_steps=5",
+    ]
     undisturbed, whole = tmp_path / "undisturbed.out", tmp_path / "undisturbed"
     first = cluster.submit(undisturbed, *shape, train=[*train, f"run_dir={whole}"])
 
     output, runs = tmp_path / "disturbed.out", tmp_path / "runs"
     job = cluster.submit(output, *shape, train=[*train, f"runs_dir={runs}"])
-    cluster.wait(lambda: [path for path in runs.glob("mae/*") if step(path) >= 2], output)
+    cluster.wait(lambda: [path for path in runs.glob("mae/*") if cluster.step(path) >= 2], output)
     (folder,) = runs.glob("mae/*")
     assert folder.name.startswith(f"job{job}_seed0_")
     cluster.command("scancel", "--signal=USR1", job)
@@ -49,7 +47,9 @@ def test_a_job_of_two_tasks_is_signalled_and_requeued_then_killed_and_submitted_
     assert RunFolder(folder).status.state == "requeued"
 
     cluster.wait(lambda: f"resuming from {folder}/checkpoints/last.ckpt" in output.read_text(), output)
-    cluster.wait(lambda: RunFolder(folder).status.state == "running" and step(folder) >= stopped + 2, output)
+    cluster.wait(
+        lambda: RunFolder(folder).status.state == "running" and cluster.step(folder) >= stopped + 2, output
+    )
     os.kill(RunFolder(folder).status.pid, signal.SIGKILL)
     cluster.wait(lambda: cluster.state(job) == "FAILED", output)
     killed = int(read_torch(folder / "checkpoints/last.ckpt")["global_step"])
@@ -72,7 +72,7 @@ def test_a_job_that_reaches_its_time_limit_is_requeued(
     train = [*tiny_mae, "max_steps=400"]
     output, folder, whole = tmp_path / "job.out", tmp_path / "disturbed", tmp_path / "undisturbed"
     options = ("--ntasks-per-node=1", "--time=2", "--signal=USR1@30")
-    job = cluster.submit(output, *options, train=[*train, paused(0.2), f"run_dir={folder}"])
+    job = cluster.submit(output, *options, train=[*train, cluster.paused(0.2), f"run_dir={folder}"])
     cfg = compose([*train, f"run_dir={whole}"])
     training = build_training(cfg, open_run_folder(cfg))
     training.trainer.fit(training.module, datamodule=training.data)
@@ -85,9 +85,9 @@ def test_a_job_that_reaches_its_time_limit_is_requeued(
 
 def test_a_cancelled_job_saves_and_stays_cancelled(cluster: Any, tiny_mae: list[str], tmp_path: Path) -> None:
     output, folder = tmp_path / "job.out", tmp_path / "run"
-    train = [*tiny_mae, "max_steps=2000", paused(0.05), f"run_dir={folder}"]
+    train = [*tiny_mae, "max_steps=2000", cluster.paused(0.05), f"run_dir={folder}"]
     job = cluster.submit(output, train=train)
-    cluster.wait(lambda: step(folder) >= 2, output)
+    cluster.wait(lambda: cluster.step(folder) >= 2, output)
     cluster.command("scancel", job)
     cluster.wait(lambda: cluster.state(job) == "CANCELLED", output)
     cluster.wait(lambda: f"job {job} is not requeued: it is being cancelled" in output.read_text(), output)
