@@ -3,7 +3,7 @@
 import os
 from datetime import timedelta
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _PATIENCE = timedelta(minutes=10)
 
