@@ -9,7 +9,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from maskpre.data.decode_video import Access, TorchcodecFile, VideoFile
+from maskpre.data.decode_torchcodec import TorchcodecFile
+from maskpre.data.decode_video import Access, VideoFile
 from maskpre.data.encode_video import encode_mp4
 from maskpre.data.sources import BadSampleError
 from maskpre.errors import UserError

@@ -1,4 +1,4 @@
-import wave
+import io
 
 import av
 import numpy as np
@@ -106,14 +106,17 @@ def test_what_is_no_video(content, message):
         opened(content)
 
 
-def test_sound_alone(tmp_path):
-    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(bytes(8000))
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("wav", "pcm_s16le")])
+def test_sound_alone(container, codec):
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
+        silence.sample_rate = 8000
+        file.mux(stream.encode(silence))
+        file.mux(stream.encode(None))
     with pytest.raises(BadSampleError, match="holds no video, but audio"):
-        opened((tmp_path / "sound.wav").read_bytes())
+        opened(buffer.getvalue())
 
 
 def test_a_file_cut_off_before_its_index(video):

@@ -5,7 +5,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from maskpre.data.randomness import Draws
-from maskpre.data.transforms import CentreCrop, RandomPadCrop, RandomResizedCrop, resize
+from maskpre.data.transforms import CentreCrop, RandomPadCrop, RandomResizedCrop, SideCrop, resize
 from maskpre.errors import UserError
 
 PICTURE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 75, 100), dtype=np.uint8))
@@ -129,6 +129,31 @@ def test_centre_crop_equals_torchvision(size, ratio):
 
 
 @pytest.mark.parametrize(
+    "crop",
+    [
+        RandomResizedCrop(size=20),
+        RandomPadCrop(size=60, padding=2),
+        CentreCrop(size=20),
+        SideCrop(size=20, place=0.0),
+    ],
+    ids=lambda crop: type(crop).__name__,
+)
+def test_all_frames_of_a_clip_get_what_a_picture_gets(crop):
+    clip = torch.stack([PICTURE, PICTURE.flip(-2), 255 - PICTURE])
+    for index in range(4):
+        expected = torch.stack([crop(frame, draws(index)) for frame in clip])
+        assert torch.equal(crop(clip, draws(index)), expected)
+
+
+def test_side_crops_span_the_longer_side():
+    for place, left in ((0.0, 0), (0.5, 12), (1.0, 25)):
+        crop = SideCrop(size=75, place=place)(PICTURE, draws(0))
+        assert torch.equal(crop, PICTURE[:, :, left : left + 75])
+    tall = PICTURE.transpose(1, 2)
+    assert torch.equal(SideCrop(size=75, place=1.0)(tall, draws(0)), tall[:, 25:])
+
+
+@pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
         (
@@ -138,6 +163,7 @@ def test_centre_crop_equals_torchvision(size, ratio):
         ),
         (RandomResizedCrop, {"scale": (0.2, 1.2)}, "crop scale must be"),
         (RandomResizedCrop, {"ratio": (0.0, 1.0)}, "crop ratio must be two rising positive numbers"),
+        (SideCrop, {"place": -0.1}, r"place must be in \[0, 1\], got -0.1"),
         (CentreCrop, {"crop_ratio": 1.5}, r"crop_ratio must be in \(0, 1\], got 1.5"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from maskpre.data.retry import Backoff
-from maskpre.data.sources import Media, index_cache
+from maskpre.data.sources import VIDEOS, Media, index_cache
 from maskpre.data.sources.index_cache import IndexCache
 from maskpre.data.sources.tar_index import ShardIndex, scan_shard
 
@@ -27,6 +27,16 @@ def test_an_index_is_built_once_and_read_back_equal(shard, tmp_path, monkeypatch
     assert content(cache.load_all([shard])[0]) == content(built)
     assert (shard.parent / ".maskpre-index" / "s.tar.npz").is_file()
     assert not (tmp_path / "cache").exists()
+
+
+def test_pictures_and_videos_of_one_shard_have_an_index_each(tmp_path, make_shard):
+    members = {"1.jpg": b"picture", "1.mp4": b"a video", "1.cls": b"3", "2.mp4": b"another"}
+    shard = make_shard(tmp_path / "s.tar", members)
+    for _ in range(2):
+        pictures = IndexCache(tmp_path / "cache").load_all([shard])[0]
+        videos = IndexCache(tmp_path / "cache", VIDEOS).load_all([shard])[0]
+        assert (list(pictures.keys), pictures.sizes.tolist(), pictures.without_file) == (["1"], [7], 1)
+        assert (list(videos.keys), videos.labels.tolist(), videos.without_file) == (["1", "2"], [3, -1], 0)
 
 
 def test_a_changed_shard_is_indexed_anew(shard, tmp_path, make_shard):
