@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from maskpre.checkpoints.exchange import exchange, fresh_folder
 from maskpre.checkpoints.save import atomic_save
@@ -62,7 +64,7 @@ def save_sharded(
         fresh_folder(beside)
     barrier()
     try:
-        dcp.save(tensors, checkpoint_id=beside)
+        save(tensors, checkpoint_id=beside)
     except CheckpointException as error:
         failed, (cause, _) = min(error.failures.items())
         if rank == 0:
@@ -85,12 +87,12 @@ def load_sharded(
     """
     try:
         rest = torch.load(path / REST, map_location="cpu", weights_only=True)
-        stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+        stored = FileSystemReader(path).read_metadata().state_dict_metadata
         tensors: dict[str, Tensor] = {}
         loaded = _fill(rest, stored, empty, tensors)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*assum(ing|e) the intent is to load")
-            dcp.load(tensors, checkpoint_id=path, no_dist=alone)
+            load(tensors, checkpoint_id=path, no_dist=alone)
     except (CheckpointException, OSError, RuntimeError, KeyError, EOFError) as error:
         raise UserError(f"{path} can't be read as a checkpoint: {error}") from error
     return loaded

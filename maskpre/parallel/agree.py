@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 
 def agreed(key: str, make: Callable[[], str]) -> str:
@@ -13,7 +13,7 @@ def agreed(key: str, make: Callable[[], str]) -> str:
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or os.environ.get("WORLD_SIZE", "1") == "1":
         return make()
-    store, rank, _ = next(dist.rendezvous("env://"))
+    store, rank, _ = next(rendezvous("env://"))
     name = f"maskpre/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{key}"
     if rank == 0:
         store.set(name, make())

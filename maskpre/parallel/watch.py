@@ -11,6 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
+from torch._C._distributed_c10d import TCPStore
 
 from maskpre.errors import UserError
 
@@ -50,7 +51,7 @@ class RankWatch(Callback):
     def __init__(self, *, patience_s: int = 25) -> None:
         self.patience_s = patience_s
         self.rank, self.world = 0, 1
-        self._store: dist.TCPStore | None = None
+        self._store: TCPStore | None = None
         self._all_done = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -70,14 +71,14 @@ class RankWatch(Callback):
         self._thread = threading.Thread(target=self._watch, daemon=True, name="rank-watch")
         self._thread.start()
 
-    def _meet(self, host: str, trainer: Trainer) -> dist.TCPStore:
+    def _meet(self, host: str, trainer: Trainer) -> TCPStore:
         """A store of its own: the process group's is busy while a rank waits in it."""
         timeout = timedelta(seconds=self.patience_s)
         made = None
         if self.rank == 0:
-            made = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timeout)
+            made = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timeout)
         port: int = trainer.strategy.broadcast(None if made is None else made.port)  # type: ignore[assignment]
-        return made or dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
+        return made or TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
 
     @staticmethod
     def _beat(rank: int) -> str:

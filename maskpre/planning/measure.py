@@ -58,7 +58,7 @@ def plan_model(cfg: DictConfig) -> MaskedModel:
 def count_weights(model: MaskedModel) -> Weights:
     """How many parameters the model has."""
     trained = _count(model, trained=True)
-    averaged = _count(model.averages)
+    averaged = sum(map(_count, model.averages.values()))
     held = [part for teacher in model.teachers.values() for part in getattr(teacher, "_held", ())]
     frozen = sum(map(_count, held)) + _count(model, trained=False) - averaged
     return Weights(trained, _count(model.encoder), averaged, frozen)
