@@ -22,6 +22,7 @@ from maskpre.config.help import help_text
 from maskpre.config.launcher import check_launcher, in_launched_job, uses_slurm
 from maskpre.config.library import CONFIG_DIR, Library
 from maskpre.errors import ConfigError, Problem, UserError, full_disks_named
+from maskpre.ops.heap import keep_freed_memory
 
 Main = Callable[[DictConfig], None]
 
@@ -80,6 +81,7 @@ def _hydra_arguments(argv: list[str], args: Namespace, config_name: str, folders
 
 def _job(main: Main, cfg: DictConfig) -> None:
     """One job of a command line."""
+    keep_freed_memory()
     try:
         check_machine(cfg)
         with full_disks_named():

@@ -12,6 +12,8 @@ from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.autoaugment import TrivialAugmentWide
 
 from maskpre.data.randomness import Draws
 from maskpre.data.transforms import Interpolation, Transform
@@ -69,12 +71,42 @@ class RandAugmented:
         return self._augmented(image, seed)
 
     def _augmented(self, image: UInt8[Tensor, "c h w"], seed: int) -> UInt8[Tensor, "c h w"]:
-        array = image.permute(1, 2, 0).numpy()
-        picture = Image.fromarray(array[..., 0] if len(image) == 1 else array)
         with seeded_globals(seed):
-            picture = self.operations(picture)
-        augmented = torch.from_numpy(np.array(picture))
-        return augmented[None] if len(image) == 1 else augmented.permute(2, 0, 1)
+            return _as_tensor(self.operations(_as_picture(image)))
+
+
+class TrivialAugmented:
+    """A crop followed by torchvision's TrivialAugmentWide (Müller & Hutter, arXiv 2103.10158).
+
+    One operation of random strength, drawn from the sample's own stream; what it uncovers is black. Pictures
+    have 1 or 3 channels.
+
+    Args:
+        crop: the transform before it.
+        interpolation: of geometric operations.
+    """
+
+    def __init__(self, *, crop: Transform, interpolation: Interpolation = "bicubic") -> None:
+        self.crop = crop
+        self.operation = TrivialAugmentWide(interpolation=InterpolationMode(interpolation))
+
+    def __call__(self, image: UInt8[Tensor, "c h w"], draws: Draws) -> UInt8[Tensor, "c s t"]:
+        """Crop, then augment; equal pictures and draws give equal results."""
+        image = self.crop(image, draws)
+        if image.ndim != 3 or len(image) not in _CHANNELS:
+            raise UserError(f"TrivialAugment works on pictures of 1 or 3 channels, got {tuple(image.shape)}")
+        with seeded_globals(int(draws.uniform("trivial_augment", 1)[0] * 2**32)):
+            return _as_tensor(self.operation(_as_picture(image)))
+
+
+def _as_picture(image: UInt8[Tensor, "c h w"]) -> Image.Image:
+    array = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if len(image) == 1 else array)
+
+
+def _as_tensor(picture: Image.Image) -> UInt8[Tensor, "c h w"]:
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def _posterize(picture: Image.Image, bits: int, **unused: object) -> Image.Image:

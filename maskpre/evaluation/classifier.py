@@ -1,5 +1,6 @@
 """Supervised training of a classifier: fine-tuning, from scratch, or a head on a frozen encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,11 @@ from maskpre.evaluation.result import ProbeResult, count_hits
 from maskpre.optim import OptimRecipe, lambda_lr
 from maskpre.optim.clipping import clip_gradients
 
+LOSSES: Mapping[str, type[nn.Module]] = {
+    "cross_entropy": SoftTargetCrossEntropy,
+    "binary_cross_entropy": nn.BCEWithLogitsLoss,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe:
@@ -30,8 +36,9 @@ class ClassifierRecipe:
     `batch_size` counts samples per optimiser step over all devices. `drop_path_rate` and `global_pool` (None:
     the architecture's own) describe the network; `head_std` is the deviation of a fresh head's weights,
     whose bias is zero (None keeps the architecture's initialisation). `clip_grad` bounds the gradient norm;
-    `ema_decay` evaluates a moving average of the weights instead of the weights. In the end videos are scored
-    on `test_clips` * `test_crops` views each, if that is more than one.
+    `ema_decay` evaluates a moving average of the weights instead of the weights. `loss` holds scores against
+    soft targets: cross entropy over the classes, or binary cross entropy of each class, averaged. In the end
+    videos are scored on `test_clips` * `test_crops` views each, if that is more than one.
     """
 
     optim: OptimRecipe
@@ -44,8 +51,13 @@ class ClassifierRecipe:
     head_std: float | None = None
     clip_grad: float | None = None
     ema_decay: float | None = None
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     test_clips: int = 1
     test_crops: int = 1
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {self.loss!r}")
 
     def steps_per_epoch(self, data: PretrainData) -> int:
         """Optimiser steps in one pass; UserError if the training split is smaller than one batch."""
@@ -79,7 +91,7 @@ class Classifier(LightningModule):
         self.num_classes = data.num_classes
         self.model, self.data, self.recipe, self.seed, self.config = model, data, recipe, seed, config
         self.inputs = inputs_for(data)
-        self.loss = SoftTargetCrossEntropy()
+        self.loss = LOSSES[recipe.loss]()
         self.ema: ModelEmaV3 | None = None
         if recipe.ema_decay is not None:
             self.ema = ModelEmaV3(model, decay=recipe.ema_decay).requires_grad_(False)

@@ -5,7 +5,7 @@ from timm.loss.cross_entropy import LabelSmoothingCrossEntropy, SoftTargetCrossE
 from maskpre.data.randomness import Draws
 from maskpre.data.transforms import CentreCrop
 from maskpre.errors import UserError
-from maskpre.evaluation.augment import BatchAugment, RandAugmented
+from maskpre.evaluation.augment import BatchAugment, RandAugmented, TrivialAugmented
 
 POLICY = "rand-m9-mstd0.5-inc1"
 
@@ -43,6 +43,21 @@ def test_rand_augment_refuses_what_it_cannot_do():
         rand_augment(channels=4)
     with pytest.raises(UserError, match="'augmix' must describe a RandAugment"):
         rand_augment("augmix")
+
+
+def test_trivial_augment_depends_on_the_draws_alone(picture):
+    def augmented(index, channels=3):
+        transform = TrivialAugmented(crop=CentreCrop(size=24, crop_ratio=1.0))
+        return transform(picture[:channels], Draws(0, 1, index))
+
+    first = [augmented(index) for index in range(40)]
+    torch.manual_seed(5)
+    assert all(torch.equal(one, augmented(index)) for index, one in enumerate(first))
+    assert len({one.numpy().tobytes() for one in first}) > 20
+    assert all(one.shape == picture.shape and one.dtype == torch.uint8 for one in first)
+    assert augmented(3, channels=1).shape == (1, 24, 24)
+    with pytest.raises(UserError, match=r"pictures of 1 or 3 channels, got \(2, 24, 24\)"):
+        augmented(0, channels=2)
 
 
 def batch(num=8):

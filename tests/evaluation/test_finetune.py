@@ -52,6 +52,23 @@ def run(data, recipe, **settings):
     return model, finetune(model, data, recipe, make_trainer=cpu_trainer, **settings)
 
 
+def test_losses_are_those_of_soft_targets(data):
+    scores = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]])
+    targets = torch.tensor([[0.9, 0.0, 0.1], [0.2, 0.8, 0.0]])
+    probabilities = scores.sigmoid()
+    per_class = -(targets * probabilities.log() + (1 - targets) * (1 - probabilities).log())
+    expected = {
+        "cross_entropy": -(targets * scores.log_softmax(dim=1)).sum(dim=1).mean(),
+        "binary_cross_entropy": per_class.mean(),
+    }
+    for name, loss in expected.items():
+        recipe = replace(RECIPE, loss=name)
+        classifier = Classifier(model=network(), data=data, recipe=recipe, seed=0, config={})
+        torch.testing.assert_close(classifier.loss(scores, targets), loss)
+    with pytest.raises(UserError, match="loss must be one of 'cross_entropy', 'binary_cross_entropy', got"):
+        replace(RECIPE, loss="hinge")
+
+
 def test_it_learns_what_is_easy_and_writes_its_run(data, tmp_path):
     made = folder(tmp_path / "run")
     _, result = run(data, RECIPE, folder=made, config={"recipe": "test"})
