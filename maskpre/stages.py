@@ -152,12 +152,8 @@ def _once(name: str) -> Iterator[None]:
         _composing.reset(token)
 
 
-def stages_of(cfg: DictConfig) -> list[PlannedWeights]:
-    """What a configuration names as runs that come first."""
-    return [instantiate(node) for node in planned_weights(cfg)]
-
-
 def make_stages(cfg: DictConfig) -> None:
     """Train what a configuration names as stages and is not there yet."""
-    for stage in stages_of(cfg):
+    for node in planned_weights(cfg):
+        stage: PlannedWeights = instantiate(node)
         stage.make()

@@ -20,6 +20,7 @@ from maskpre.data.records import Precision, RowReader, Table, size_in_words
 from maskpre.data.rendered import cache_folder
 from maskpre.errors import UserError
 from maskpre.model import MaskedModel
+from maskpre.run_folder import is_first_rank
 from maskpre.teachers.recorder import Recorder, identity
 
 LEAST_COSINE = 0.999
@@ -69,7 +70,8 @@ class TeacherCache:
         """Compute the shards that are missing; each is written when it is whole."""
         table = rows.reader.table
         missing = table.missing()
-        print(_announce(rows, len(missing)), flush=True)
+        if missing or is_first_rank():
+            print(_announce(rows, len(missing)), flush=True)
         for left_over in table.folder.glob(".rows-*.tmp"):
             left_over.unlink()
         total = sum(len(table.rows(shard)) for shard in missing)

@@ -207,11 +207,11 @@ def test_what_can_not_be_kept_is_refused(why) -> None:
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(picture_folders, tmp_path) -> None:
-    """Over the border between two epochs, with loader processes."""
+    """Over the border between two epochs."""
 
     def run(folder, steps=14):
         more = [f"run_dir={folder}", "max_steps=14", "callbacks.probe=null", "callbacks.best=null"]
-        more += ["optim.schedule.warmup_epochs=0", "callbacks.save.every_steps=1", "data.num_workers=1"]
+        more += ["optim.schedule.warmup_epochs=0", "callbacks.save.every_steps=1"]
         more += ["trainer.log_every_n_steps=1"]
         cfg = compose(overrides_of("maskalign", picture_folders, tmp_path / "cache", *more))
         opened = open_run_folder(cfg)
