@@ -63,6 +63,11 @@ class Cluster:
         shown = self.command("scontrol", "show", "job", "-o", job)
         return shown.partition("JobState=")[2].split(" ")[0]
 
+    def minutes(self, job: str) -> int:
+        """Whole minutes for which a job has been running (less than an hour)."""
+        shown = self.command("scontrol", "show", "job", "-o", job)
+        return int(shown.partition("RunTime=")[2].split(":")[1])
+
     def paused(self, seconds: float) -> str:
         """An override that makes each step of a run last longer."""
         return f"callbacks.pause={{_target_: pauses.Pause, seconds: {seconds}}}"

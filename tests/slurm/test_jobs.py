@@ -76,13 +76,15 @@ def test_a_job_that_reaches_its_time_limit_is_requeued(
     """SLURM looks at time limits every half minute, and may signal up to a minute earlier than it is told."""
     train = [*tiny_mae, "max_steps=400"]
     output, folder, whole = tmp_path / "job.out", tmp_path / "disturbed", tmp_path / "undisturbed"
-    options = ("--ntasks-per-node=1", "--time=1", signal_before)
+    options = ("--ntasks-per-node=1", "--time=60", signal_before)
     job = cluster.submit(output, *options, train=[*train, cluster.paused(0.3), f"run_dir={folder}"])
+    cluster.wait(lambda: cluster.step(folder) >= 2, output)
+    # A slow machine would not get this far within a minute, nor from here to the end.
+    cluster.command("scontrol", "update", f"JobId={job}", f"TimeLimit={1 + cluster.minutes(job)}")
     cfg = compose([*train, f"run_dir={whole}"])
     training = build_training(cfg, open_run_folder(cfg))
     training.trainer.fit(training.module, datamodule=training.data)
     cluster.wait(lambda: output.exists() and f"requeued job {job}" in output.read_text(), output)
-    # A slow machine would not come to an end within a minute.
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     cluster.wait_for_end(job, output)
     assert "Restarts=1" in cluster.command("scontrol", "show", "job", job)
