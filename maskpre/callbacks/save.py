@@ -73,15 +73,19 @@ class SaveLast(StepCallback):
         step = trainer.global_step
         periodic = self.every_steps is not None and step % self.every_steps == 0
         late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        asked, stop = self._agreement.any_of(trainer, self._notes.save or late, self._notes.stop is not None)
+        by, job = self._notes.stop, current_job() if self.requeue == "auto" else None
+        asked, stop, leave = self._agreement.any_of(
+            trainer,
+            self._notes.save or late,
+            by is not None,
+            job is not None and by not in (None, signal.SIGINT),
+        )
         if periodic or asked:
             self._save(trainer)
-        if not stop:
-            return
-        job = current_job() if self.requeue == "auto" else None
-        if job is not None and self._notes.stop is not signal.SIGINT and step < trainer.max_steps:
+        if job is not None and leave and step < trainer.max_steps:
             self._leave(trainer, job)
-        trainer.should_stop = True
+        if stop:
+            trainer.should_stop = True
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved_step:
