@@ -36,7 +36,7 @@ def run_forwarding_signals(module: str, *arguments: str) -> int:
 def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Send signals on to a process; at the end the earlier handlers come back."""
     before = {
-        number: signal.signal(number, lambda received, frame: process.send_signal(_meaning(received)))
+        number: signal.signal(number, lambda received, frame: process.send_signal(forwarded_as(received)))
         for number in _FORWARDED
     }
     try:
@@ -46,7 +46,8 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _meaning(number: int) -> int:
+def forwarded_as(number: int) -> int:
+    """What a signal to this process is for the one it runs, which knows of no SLURM job."""
     return number if current_job() is None or number == signal.SIGINT else signal.SIGTERM
 
 
