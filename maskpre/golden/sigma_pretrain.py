@@ -47,6 +47,12 @@ class Settings(videomae_pretrain.Settings):
     head_dims: list[int] = field(default_factory=lambda: [1536, 1024, 1024, 512, 256])
     mask_type: str = "tube"
     world_size: int = 1
+    use_checkpoint: bool = False
+    chromatic_correction: bool = False
+    # Of modules that only target 'mha' has, and of the choice of a teacher.
+    kwindow: int = 1
+    n_parts: int = 20
+    distillation_teacher: str | None = None
 
 
 def replay(case: Case) -> Replay:
@@ -77,6 +83,7 @@ def _settings(case: Case) -> Settings:
         if name in given:
             raise CannotReplayError(f"{case.name}: hyperparameters: {name!r} is unknown")
     s = case.settings(Settings)
+    s.with_cp = s.use_checkpoint
     if "qkv_bias" not in given:
         s.qkv_bias = "encoder.blocks.0.attn.q_bias" in case.weights
     if s.target_type not in TARGETS:
@@ -94,6 +101,8 @@ def _settings(case: Case) -> Settings:
         )
     if s.world_size != 1:
         raise CannotReplayError(f"{case.name}: world_size must be 1, got {s.world_size}")
+    if s.chromatic_correction:
+        raise CannotReplayError(f"{case.name}: chromatic_correction has no counterpart here")
     return s
 
 
@@ -203,7 +212,8 @@ def _losses(step: Step) -> Tensors:
         "loss_pred_scores_vs_target_assign": "predicted_loss",
     }
     found = {name: metrics[ours] for name, ours in terms.items() if ours in metrics}
-    return {"total": step.total, "recon": step.losses["main"], **found}
+    distance = {} if found else {"recon": step.total, "mse": step.total}
+    return {"total": step.total, **distance, **found}
 
 
 def _tensors(step: Step, model: MaskedModel, plan: MaskPlan) -> Tensors:

@@ -9,12 +9,13 @@ from maskpre.ops.sinkhorn import sinkhorn
 
 @dataclass
 class Assigned:
-    """One call; `tokens` and `prototypes` are the shape of its scores."""
+    """One call; `tokens` and `prototypes` are the shape of its scores, and `world_size` cancels out."""
 
     tokens: int
     prototypes: int
     eps: float
     iterations: int
+    world_size: int = 1
 
 
 @dataclass
@@ -32,6 +33,8 @@ def replay(case: Case) -> Replay:
         raise CannotReplayError(f"{case.name}: unit must be 'sinkhorn', got {s.unit!r}")
     found: Tensors = {}
     for i, call in enumerate(s.cases):
+        if call.world_size < 1:
+            raise CannotReplayError(f"{case.name}: world_size must be at least 1, got {call.world_size}")
         scores = case.input(f"scores.{i}")
         if scores.shape != (call.tokens, call.prototypes):
             raise CannotReplayError(

@@ -1,5 +1,6 @@
 """Clusters of other targets' values, learnt with the networks."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 
@@ -8,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
+from maskpre.checkpoints.sources import PlannedWeights, open_source, put_in
 from maskpre.encoders.base import EncoderSpec
+from maskpre.errors import UserError
 from maskpre.losses.base import Loss
 from maskpre.ops.mlp import gelu_mlp
 from maskpre.targets.base import Target
@@ -20,15 +23,16 @@ class ClusterTarget(Target):
 
     The values, projected by an MLP of `hidden_dims` to `dim` values per cell, and the predictions, as wide,
     are compared with the same `num_prototypes` prototypes by their cosine. Without `dim` the values are taken
-    as they are, as SIGMA does with those of frozen networks. `loss` then lets either side predict the other's
-    cluster (Salehi et al., ECCV 2024, arXiv 2407.15447, section 3).
+    as they are, as SIGMA does with those of frozen networks. With `projection_weights`, a file of SIGMA or a
+    checkpoint of this package, the projection is another run's and learns no more. `loss` then lets either
+    side predict the other's cluster (Salehi et al., ECCV 2024, arXiv 2407.15447, section 3).
 
     Gradients reach prototypes and projection through the scores of the values only, networks through those
     of the predictions only. Prototypes have length 1: they are scaled after every optimiser step, and
     gradients are those at unit length.
 
-    Raises ValueError without prototypes, for `hidden_dims` without `dim`, for values that count unequally, or
-    as `values` does.
+    Raises ValueError without prototypes, for `hidden_dims` without `dim`, for values that count unequally,
+    for a file without such a projection, or as `values` does.
     """
 
     by_cell = True
@@ -43,6 +47,7 @@ class ClusterTarget(Target):
         num_prototypes: int,
         dim: int | None,
         hidden_dims: Sequence[int],
+        projection_weights: str | PlannedWeights | None = None,
     ) -> None:
         context = {"grid": grid, "passes": passes}
         asked = signature(values).parameters
@@ -62,6 +67,8 @@ class ClusterTarget(Target):
         self.values, self.loss = inner, loss
         widths = [] if dim is None else [inner.dim, *hidden_dims, dim]
         self.projection = gelu_mlp(widths) if widths else nn.Identity()
+        if projection_weights is not None:
+            _fill(self.projection, projection_weights)
         self.prototypes = nn.Parameter(normalize(torch.randn(num_prototypes, self.dim), dim=1))
 
     def forward(self, step: Step) -> Located:
@@ -84,3 +91,30 @@ class ClusterTarget(Target):
     def after_step(self) -> None:
         """Give prototypes length 1 again."""
         self.prototypes.copy_(normalize(self.prototypes, dim=1))
+
+
+def _fill(projection: nn.Module, weights: str | PlannedWeights) -> None:
+    """Take a projection over, and freeze it."""
+    # A configuration is checked on the meta device, where a file's tensors would lose their values.
+    with torch.device("cpu"):
+        state = open_source(weights).model()
+    found = {
+        match[1]: value
+        for name, value in state.items()
+        if (match := re.match(r"targets\.\w+\.projection\.(.*)", name))
+    }
+    own = projection.state_dict()
+    if not own or {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in own.items()}:
+        raise UserError(
+            f"{weights} has {_widths(found)} where target.dim and target.hidden_dims make {_widths(own)}"
+        )
+    put_in(projection, found)
+    projection.requires_grad_(False)
+
+
+def _widths(state: Mapping[str, Tensor]) -> str:
+    """A projection in words, from its weights."""
+    layers = [tuple(value.shape)[::-1] for name, value in state.items() if name.endswith("weight")]
+    return (
+        "a projection of layers " + ", ".join(f"{a} to {b}" for a, b in layers) if layers else "no projection"
+    )

@@ -1,7 +1,9 @@
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from maskpre.build import build_model
@@ -14,6 +16,7 @@ from maskpre.targets.pixels import PixelTarget
 from maskpre.types import Grid, Step
 
 GRID = Grid((4, 4), (4, 4))
+OFFICIAL = Path(__file__).parents[1] / "golden/sigma/mlp_swav/weights.safetensors"
 SMALL = [
     "experiment=mae",
     "target=clusters",
@@ -172,6 +175,32 @@ def test_it_takes_features_of_a_teacher():
     assert model.targets["main"].dim == 48
     assert step.total.isfinite()
     assert gradient(model, "targets.main.prototypes").abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", ["official", "own"])
+def test_a_projection_of_another_run_stays_as_it_is(kind, tmp_path, trained) -> None:
+    path = str(tmp_path / "weights.pth")
+    model, _ = trained
+    state = {name: value.float() for name, value in model.state_dict().items()}
+    if kind == "own":
+        torch.save({"state_dict": state, "config": {"encoder": {}}}, path)
+    else:
+        official = load_file(OFFICIAL)
+        names = {"projection.0": "head.0", "projection.2": "head.2", "projection.4": "head.4"}
+        kept = {name: value for name, value in official.items() if not name.startswith("head.")}
+        for ours, theirs in names.items():
+            for leaf in ("weight", "bias"):
+                kept[f"{theirs}.{leaf}"] = state[f"targets.main.{ours}.{leaf}"]
+        torch.save({"model": kept}, path)
+    taken = build_model(compose([*SMALL, f"target.projection_weights={path}"]))
+    assert torch.equal(taken.targets["main"].projection[2].weight, state["targets.main.projection.2.weight"])
+    run(taken)
+    assert all(p.grad is None for p in taken.targets["main"].projection.parameters())
+    assert gradient(taken, "targets.main.prototypes") is not None
+    with pytest.raises(
+        ConfigError, match=r"projection of layers 192 to 24, 24 to 20, 20 to 12 where .* make .* 24 to 21"
+    ):
+        compose([*SMALL, "target.hidden_dims=[24,21]", f"target.projection_weights={path}"])
 
 
 def test_its_loss_is_for_clusters_only():
