@@ -1,7 +1,6 @@
 """What a training step costs, found with tensors that have shapes only: nothing is allocated or computed."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -48,10 +47,10 @@ def _count(module: nn.Module, *, trained: bool | None = None) -> int:
 
 
 def plan_model(cfg: DictConfig) -> MaskedModel:
-    """The configuration's model on the meta device, with fused attention, as on a GPU."""
+    """The configuration's model on the meta device, with torch's fused attention."""
     with torch.device("meta"):
         model = build_model(cfg)
-    set_attention(model, "triton")
+    set_attention(model, "sdpa")
     return model
 
 
@@ -92,7 +91,7 @@ def _batch(cfg: DictConfig, size: int) -> dict[str, Tensor]:
 def _run(cfg: DictConfig, model: MaskedModel, size: int, half: torch.dtype | None) -> tuple[float, float]:
     """Operations of a step, and bytes that the forward pass keeps for the backward pass."""
     batch, kept = _batch(cfg, size), _Kept(model)
-    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION)
+    counter = FlopCounterMode(display=False)
     try:
         with counter:
             with (
@@ -127,25 +126,3 @@ class _Kept:
             self._storages[storage._cdata] = storage
             self.num_bytes += storage.nbytes()
         return tensor
-
-
-def _attention(num_tokens: int, products: int) -> Any:
-    """The work of `products` matrix products between all queries and keys of a sample."""
-
-    def flops(*shapes: Any, **others: Any) -> int:
-        tokens = next(shape for shape in shapes if len(shape) >= 3)
-        given = shapes[num_tokens:]
-        queries, heads, width = tokens[0], tokens[-2], tokens[-1]
-        max_k = given[4]
-        return 2 * products * queries * max_k * heads * width
-
-    return flops
-
-
-_OPS = torch.ops.maskpre
-_ATTENTION = {
-    _OPS.attention: _attention(3, 2),
-    _OPS.attention_qkv: _attention(1, 2),
-    _OPS.attention_backward: _attention(6, 5),
-    _OPS.attention_qkv_backward: _attention(4, 5),
-}
