@@ -1,5 +1,7 @@
 """Embedding the patches of a picture or the tubelets of a clip, all of them or the visible ones only."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from timm.layers.patch_embed import PatchEmbed
@@ -65,7 +67,8 @@ def embed_patches(
     check_size(x, grid)
     if keep is None:
         return embed(x)
-    if type(embed) not in (PatchEmbed, TubeletEmbed):
+    if not (type(embed) is PatchEmbed or type(embed) is TubeletEmbed):
         return gather_tokens(embed(x), keep) if sample is None else embed(x)[sample, keep]
+    convolution: Any = embed.proj
     patches = visible_patches(x, grid, keep, sample).flatten(keep.dim())
-    return embed.norm(nn.functional.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias))
+    return embed.norm(nn.functional.linear(patches, convolution.weight.flatten(1), convolution.bias))

@@ -56,10 +56,10 @@ KINDS = (
     Kind("layer_masking", "kind", layer_masking.replay),
     Kind("spark", "unit", spark_masks.replay),
     Kind("spark", "encoder", spark_pretrain.replay),
-    Kind("videomae", "num_classes", videomae_classify.replay),
-    Kind("videomae_v2", "num_classes", videomae_classify.replay),
     Kind("videomae", "decoder_embed_dim", videomae_pretrain.replay),
     Kind("videomae_v2", "decoder_embed_dim", videomae_pretrain.replay),
+    Kind("videomae", "num_classes", videomae_classify.replay),
+    Kind("videomae_v2", "num_classes", videomae_classify.replay),
     Kind("videomae_v2", "unit", videomae_masks.replay),
 )
 

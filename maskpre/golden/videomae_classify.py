@@ -19,16 +19,18 @@ from maskpre.golden.videomae_pretrain import refuse_learnable_positions
 class Settings:
     """The official constructor's arguments, and what the optimiser would be given.
 
-    `qkv_bias` None is told from the weights.
+    `all_frames` is V2's name for `num_frames`; `qkv_bias` None is told from the weights. Dropout rates have
+    no effect in evaluation.
     """
 
     img_size: int
     patch_size: int
-    num_frames: int
     embed_dim: int
     depth: int
     num_heads: int
     num_classes: int
+    num_frames: int = 16
+    all_frames: int | None = None
     tubelet_size: int = 2
     mlp_ratio: float = 4.0
     qkv_bias: bool | None = None
@@ -36,6 +38,10 @@ class Settings:
     cos_attn: bool = False
     use_mean_pooling: bool = True
     use_learnable_pos_emb: bool = False
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    fc_drop_rate: float = 0.0
+    head_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     init_scale: float = 0.0
     in_chans: int = 3
@@ -70,7 +76,7 @@ def _network(case: Case, s: Settings) -> VideoViTClassifier:
     has_bias = "blocks.0.attn.q_bias" in case.weights if s.qkv_bias is None else s.qkv_bias
     options = {
         "img_size": s.img_size,
-        "num_frames": s.num_frames,
+        "num_frames": s.num_frames if s.all_frames is None else s.all_frames,
         "in_chans": s.in_chans,
         "patch_size": s.patch_size,
         "tubelet_size": s.tubelet_size,

@@ -22,7 +22,11 @@ from maskpre.types import Grid, MaskPlan, Step, align
 
 @dataclass
 class Settings:
-    """The official constructor's arguments and the step's settings; ratios are those of the given masks."""
+    """The official constructor's arguments and the step's settings.
+
+    Kinds and ratios are those of the given masks. `all_frames` is V2's name for `num_frames`; `qkv_bias` None
+    is told from the weights. Dropout rates have no effect in evaluation.
+    """
 
     encoder_embed_dim: int
     encoder_depth: int
@@ -30,23 +34,30 @@ class Settings:
     decoder_embed_dim: int
     decoder_depth: int
     decoder_num_heads: int
-    num_frames: int
     img_size: int
     patch_size: int
+    num_frames: int = 16
+    all_frames: int | None = None
     tubelet_size: int = 2
     mlp_ratio: float = 4.0
-    qkv_bias: bool = False
+    qkv_bias: bool | None = None
     init_values: float | None = 0.0
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     use_learnable_pos_emb: bool = False
     normlize_target: bool = True
+    mask_type: str = "tube"
     mask_ratio: float = 0.0
+    decoder_mask_type: str = "run_cell"
     cos_attn: bool = False
     decoder_mask_ratio: float = 0.0
     with_cp: bool = False
     encoder_in_chans: int = 3
     encoder_num_classes: int = 0
     decoder_num_classes: int | None = None
+    num_classes: int = 0
+    in_chans: int = 0
     batch: int | None = None
 
     @property
@@ -97,7 +108,7 @@ def overrides(s: Settings) -> list[str]:
 
 def replay(case: Case) -> Replay:
     """One step under the case's masks; the region is what is decoded and hidden from the encoder."""
-    s = case.settings(Settings)
+    s = settings_of(case)
     _check(case, s)
     plan = given_plan(case, s.grid)
     model = _build(case, s, plan)
@@ -114,6 +125,14 @@ def replay(case: Case) -> Replay:
         gradients=official_keys(gradients(model)),
         expected_gradients=official_gradients(case),
     )
+
+
+def settings_of(case: Case) -> Settings:
+    """The case's settings, with what they leave to the weights and to another name."""
+    s = case.settings(Settings)
+    biased = "encoder.blocks.0.attn.q_bias" in case.weights if s.qkv_bias is None else s.qkv_bias
+    frames = s.num_frames if s.all_frames is None else s.all_frames
+    return replace(s, qkv_bias=biased, num_frames=frames)
 
 
 def refuse_learnable_positions(case: Case, wanted: bool) -> None:

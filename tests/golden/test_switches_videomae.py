@@ -25,9 +25,7 @@ def _case(name: str, **hyperparameters: Any) -> Case:
 
 def _weights(case: Case) -> dict[str, torch.Tensor]:
     """The case's weights where they fit, and small random ones elsewhere."""
-    model = build_model(
-        experiment(case, videomae_pretrain.overrides(case.settings(videomae_pretrain.Settings)))
-    )
+    model = build_model(experiment(case, videomae_pretrain.overrides(videomae_pretrain.settings_of(case))))
     generator = torch.Generator().manual_seed(0)
     found = {}
     for name, value in official_keys(model.state_dict()).items():
@@ -50,6 +48,7 @@ def _replay(**hyperparameters: Any) -> Replay:
         {"qkv_bias": False},
         {"normlize_target": False},
         {"mlp_ratio": 2.0},
+        {"qkv_bias": None, "all_frames": 8, "num_frames": 16, "with_cp": True},
         {"tubelet_size": 2, "with_cp": True, "drop_path_rate": 0.2},
     ],
 )
