@@ -110,7 +110,7 @@ def accuracy(head: nn.Module, features: Features, batch_size: int) -> tuple[floa
 class LinearProbe(TrainedProbe):
     """MAE's linear probe (see `build_probe_head`) on pooled features."""
 
-    pool: Literal["cls", "avg"] = "avg"
+    pool: Literal["cls", "avg", "maps"] = "avg"
 
     def head(self, dim: int, num_classes: int, generator: torch.Generator) -> nn.Module:
         """BatchNorm and a linear layer."""

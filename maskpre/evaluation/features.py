@@ -16,7 +16,7 @@ from maskpre.errors import UserError
 from maskpre.inputs import ImageInputs, PixelInputs, VideoInputs
 from maskpre.types import Encoded, Grid
 
-Pool = Literal["cls", "avg", "tokens"]
+Pool = Literal["cls", "avg", "maps", "tokens"]
 Batches = Iterable[dict[str, Tensor]]
 
 
@@ -102,7 +102,14 @@ def _grid(shape: tuple[int, int], size: tuple[int, int]) -> Grid:
 
 
 def pooled(encoded: Encoded, pool: Pool) -> Tensor:
-    """Features (b, d) of the class token or of the mean patch token, or all tokens (b, n, d)."""
+    """Features (b, d) of the class token or the mean patch token, or all tokens (b, n, d).
+
+    "maps" are the global averages of all feature maps, one behind the other; UserError if there are none.
+    """
+    if pool == "maps":
+        if not encoded.maps:
+            raise UserError("pool is 'maps', but the network gives no feature maps; use 'avg'")
+        return torch.cat([found.mean(dim=(2, 3)) for found in encoded.maps], dim=1)
     if pool != "tokens":
         return encoded.pooled(pool)
     if encoded.prefix is None:

@@ -3,6 +3,7 @@ import timm
 import torch
 from torch import nn
 
+from maskpre.encoders.convnet import ConvNet
 from maskpre.encoders.vit import ViT
 from maskpre.errors import UserError
 from maskpre.evaluation import extract
@@ -46,6 +47,19 @@ def test_maps_with_channels_last_and_first_become_tokens_in_raster_order():
     assert torch.equal(encode(swin, image).tokens[:, 1], swin.forward_features(image)[:, 0, 1])
     assert torch.equal(encode(resnet, image).tokens[:, 1], resnet.forward_features(image)[:, :, 0, 1])
     assert encode(resnet, image).grid.stride == (32, 32)
+
+
+def test_averages_of_all_maps_stand_behind_one_another():
+    sizes = {"layers": [1, 1, 1, 1], "channels": [4, 5, 6, 7]}
+    net = ConvNet(name="resnet18", img_size=64, options=sizes, num_maps=3).eval()
+    found = extract(net, batches([0], size=64), pool="maps", device=CPU, normalize=normalize)
+    maps = net(normalize(next(batches([0], size=64))["image"])).maps
+    torch.testing.assert_close(
+        found.values, torch.cat([one.mean(dim=(2, 3)) for one in maps], dim=1).detach()
+    )
+    assert found.values.shape == (2, 5 + 6 + 7)
+    with pytest.raises(UserError, match="the network gives no feature maps; use 'avg'"):
+        extract(vit(), batches([0]), pool="maps", device=CPU, normalize=normalize)
 
 
 def test_a_maskpre_encoder_and_the_timm_model_of_its_weights_agree():
