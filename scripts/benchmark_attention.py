@@ -1,7 +1,7 @@
 """Time and memory of `masked_attention`, forward and backward, beside torch's own ways to the same result.
 
-python scripts/benchmark_attention.py --device cuda --out docs/attention
-python scripts/benchmark_attention.py --device cpu
+python scripts/benchmark_attention.py --device cuda --out docs/attention/cuda
+python scripts/benchmark_attention.py --device cpu --threads 1 --out docs/attention/cpu
 
 Every side starts from packed projections and ends with their one gradient, all copies in between included.
 Sides take turns on rotating inputs; a ratio is the median over rounds of the other side's time / ours. On a
@@ -15,9 +15,12 @@ disturb. Values are compared before anything is timed.
 import argparse
 import itertools
 import json
+import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +29,7 @@ import torch
 from attention_peers import Peer, peers_of
 from attention_workloads import SHAPES, Problem, Shape, floor, make_problem
 from torch import Tensor
+from torch.backends import cudnn
 
 from maskpre.ops.masked_attention import masked_attention, masked_attention_qkv
 
@@ -138,14 +142,30 @@ def run_shape(name: str, args: argparse.Namespace, limits: tuple[float, float] |
     return row
 
 
+def device_name(args: argparse.Namespace) -> str:
+    """What it was measured on."""
+    if args.device == "cuda":
+        return torch.cuda.get_device_name()
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return f"{found[1] if found else platform.machine()}, threads: {args.threads}"
+
+
+def versions(device: str) -> str:
+    """Of what the time depends on."""
+    found = f"Python {platform.python_version()}, torch {torch.__version__}"
+    if device == "cpu":
+        return found
+    return f"{found}, Triton {version('triton')}, CUDA {torch.version.cuda}, cuDNN {cudnn.version()}"
+
+
 def table(rows: Sequence[dict[str, Any]], title: str) -> str:
     """Markdown."""
     lines = [
         title,
         "",
-        "| shape | batch | ours, ms | ratio of other / ours (from - to) | floor / ours | peak MiB |",
+        "| shape | batch | rounds | ours, ms | ratio of other / ours (from - to) | floor / ours | peak MiB |",
     ]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
         ratios = "; ".join(
             f"{side} {ratio['median']:.2f} ({ratio['min']:.2f} - {ratio['max']:.2f})"
@@ -153,9 +173,8 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> str:
         )
         share = f"{row['floor_share']:.2f}" if "floor_share" in row else "-"
         peaks = "; ".join(f"{side} {peak:.0f}" for side, peak in row.get("peak_mib", {}).items()) or "-"
-        lines.append(
-            f"| {row['shape']} | {row['batch']} | {row['ms']['ours']:.3f} | {ratios} | {share} | {peaks} |"
-        )
+        cells = [row["shape"], row["batch"], row["rounds"], f"{row['ms']['ours']:.3f}", ratios, share, peaks]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
@@ -173,8 +192,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="where to write; .json and .md are added")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} threads"
-    title = f"{device}; torch {torch.__version__}, CUDA {torch.version.cuda}; {args.rounds} rounds"
+    title = f"{device_name(args)}; {versions(args.device)}; at least {args.rounds} rounds"
     limits = speeds() if args.device == "cuda" else None
     rows = []
     for name in SHAPES:

@@ -29,6 +29,27 @@ def _check_secondary(ratio: float, hidden: str) -> None:
         )
 
 
+def _check_drop_path(rate: float, net: VisionTransformer, name: str) -> None:
+    if rate > 0 and not all(isinstance(block, Block) for block in net.blocks):
+        raise ValueError(f"drop_path_rate {rate}: {name!r} has blocks without stochastic depth")
+
+
+def _spec(net: VisionTransformer, *, in_chans: int, hidden: Hidden, may_pack: bool) -> EncoderSpec:
+    grid = Grid(tuple(net.patch_embed.grid_size), tuple(net.patch_embed.patch_size))
+    return EncoderSpec(
+        embed_dim=net.embed_dim,
+        grid=grid,
+        out_grid=grid,
+        num_prefix_tokens=net.num_prefix_tokens,
+        in_chans=in_chans,
+        hidden=hidden,
+        num_layers=len(net.blocks),
+        layer_dim=net.embed_dim,
+        class_attention=net.cls_token is not None and all(map(gives_class_attention, net.blocks)),
+        packs=may_pack and all(map(can_pack, net.blocks)),
+    )
+
+
 class ViT(TappedEncoder):
     """Any timm `VisionTransformer` by name; sizes given here replace the named model's.
 
@@ -76,6 +97,7 @@ class ViT(TappedEncoder):
             "pos_embed": "none" if position == "none" else "learn",
         }
         net = create_timm(name, VisionTransformer, img_size=img_size, in_chans=in_chans, options=sizes)
+        _check_drop_path(drop_path_rate, net, name)
         self.patch_embed = net.patch_embed
         self.cls_token, self.reg_token, self.pos_embed = net.cls_token, net.reg_token, net.pos_embed
         self.norm_pre, self.blocks, self.norm = net.norm_pre, net.blocks, net.norm
@@ -85,21 +107,7 @@ class ViT(TappedEncoder):
         self._prefix_has_position = not net.no_embed_class
         self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
         self._recompute = False
-        grid = Grid(tuple(net.patch_embed.grid_size), tuple(net.patch_embed.patch_size))
-        self.spec = EncoderSpec(
-            embed_dim=net.embed_dim,
-            grid=grid,
-            out_grid=grid,
-            num_prefix_tokens=net.num_prefix_tokens,
-            in_chans=in_chans,
-            hidden=hidden,
-            num_layers=len(self.blocks),
-            layer_dim=net.embed_dim,
-            class_attention=self.cls_token is not None and all(map(gives_class_attention, self.blocks)),
-            packs=secondary_ratio == 0 and all(map(can_pack, self.blocks)),
-        )
-        if drop_path_rate > 0 and not all(isinstance(block, Block) for block in self.blocks):
-            raise ValueError(f"drop_path_rate {drop_path_rate}: {name!r} has blocks without stochastic depth")
+        self.spec = _spec(net, in_chans=in_chans, hidden=hidden, may_pack=secondary_ratio == 0)
         if init == "mae":
             self._init_mae()
         if position.startswith("sincos"):

@@ -32,6 +32,14 @@ def choose_backend(
     """
     if backend != "auto":
         return backend
+    # Compilers look through a cache and warn that they do.
+    choose = _automatic if torch.compiler.is_compiling() else _known
+    return choose(device, dtype, head_dim, longest, plain, lse)
+
+
+def _automatic(
+    device: torch.device, dtype: torch.dtype, head_dim: int, longest: int, plain: bool, lse: bool
+) -> Backend:
     low, high = HEAD_DIMS
     fits = low <= head_dim <= high and head_dim % 8 == 0 and dtype in (torch.float16, torch.bfloat16)
     if fits and device.type == "cuda" and not (plain and longest >= LONG) and _has_triton():
@@ -41,6 +49,9 @@ def choose_backend(
     if not torch.compiler.is_compiling():
         _log_once(chosen, device, dtype, head_dim, max(64, 1 << (longest - 1).bit_length()), plain)
     return chosen
+
+
+_known = cache(_automatic)
 
 
 @cache

@@ -1,11 +1,15 @@
 """Who attends to whom in a batch of token sequences, checked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
+
+Pair = tuple[Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
 def check_layout(layout: Layout, q: Tensor, k: Tensor) -> None:
     """Raise ValueError, naming sizes, if the layout's tensors don't fit each other or the tokens."""
     num_q, num_k = (tokens.shape[:-2].numel() for tokens in (q, k))
-    _check_lengths(layout, num_q, num_k)
+    check_lengths(layout, num_q, num_k)
     given = dict(layout.tensors)
     if not given:
         return
@@ -87,7 +91,8 @@ def _check_pairs(given: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{present} given without {missing}: a bias is looked up by the tokens' codes")
 
 
-def _check_lengths(layout: Layout, num_q: int, num_k: int) -> None:
+def check_lengths(layout: Layout, num_q: int, num_k: int) -> None:
+    """Raise ValueError unless samples of those lengths have `num_q` queries and `num_k` keys in all."""
     sides = (("q", layout.cu_q, layout.max_q, num_q), ("k", layout.cu_k, layout.max_k, num_k))
     for side, cu, longest, tokens in sides:
         if cu is None and longest * layout.num_samples != tokens:
@@ -118,3 +123,90 @@ def _check_table(layout: Layout, table: Tensor, q: Tensor, num_q: int, num_k: in
                 f"{name} must have one entry per token ({tokens}), or one per place in a sample "
                 f"({longest}); got {tuple(code.shape)}"
             )
+
+
+def _flat(values: Tensor | None) -> Tensor | None:
+    return values.flatten() if values is not None and values.dim() > 1 else values
+
+
+def _lengths(shape: Sequence[int], cu: Tensor | None, longest: int | None, side: str) -> tuple[int, int]:
+    """The number of samples and the length of the longest."""
+    if len(shape) == 4:
+        if cu is not None or longest not in (None, shape[1]):
+            raise ValueError(
+                f"cu_{side} and max_{side} belong to packed tokens (t, h, d), not to (b, n, h, d)"
+            )
+        return shape[0], shape[1]
+    if cu is None:
+        longest = shape[0] if longest is None else longest
+        return shape[0] // max(longest, 1), longest
+    if longest is None:
+        raise ValueError(f"cu_{side} needs max_{side}, a bound on the lengths that is known beforehand")
+    return len(cu) - 1, longest
+
+
+def _plain(
+    shape_q: tuple[int, ...],
+    shape_k: tuple[int, ...],
+    longest: tuple[int | None, int | None],
+    scale: float | None,
+) -> Layout:
+    """The checked layout of samples that are equally long, without mask and bias."""
+    num_samples, max_q = _lengths(shape_q, None, longest[0], "q")
+    _, max_k = _lengths(shape_k, None, longest[1], "k")
+    scale = shape_q[-1] ** -0.5 if scale is None else scale
+    layout = Layout(num_samples=num_samples, max_q=max_q, max_k=max_k, scale=scale)
+    check_lengths(layout, prod(shape_q[:-2]), prod(shape_k[:-2]))
+    return layout
+
+
+# Made once for all calls alike: checks show beside the attention of short sequences on a CPU.
+_known_plain = lru_cache(maxsize=256)(_plain)
+
+
+def arrange_plain(
+    shape_q: tuple[int, ...],
+    shape_k: tuple[int, ...],
+    longest: tuple[int | None, int | None],
+    scale: float | None,
+) -> Layout:
+    """What `arrange` makes of tokens of those shapes with neither masks nor biases."""
+    # Compilers look through a cache and warn that they do.
+    plan = _plain if torch.compiler.is_compiling() else _known_plain
+    return plan(shape_q, shape_k, longest, scale)
+
+
+def arrange(
+    q: Tensor,
+    k: Tensor,
+    *,
+    cu: Pair,
+    longest: tuple[int | None, int | None],
+    group: Pair,
+    code: Pair,
+    table: Tensor | None,
+    code_offset: int,
+    scale: float | None,
+) -> Layout:
+    """The checked layout of tokens whose queries and keys look like `q` and `k`; pairs are theirs, too.
+
+    Raises ValueError, naming sizes, if something doesn't fit.
+    """
+    num_samples, max_q = _lengths(q.shape, cu[0], longest[0], "q")
+    _, max_k = _lengths(k.shape, cu[1], longest[1], "k")
+    layout = Layout(
+        cu_q=cu[0],
+        cu_k=cu[1],
+        num_samples=num_samples,
+        max_q=max_q,
+        max_k=max_k,
+        group_q=_flat(group[0]),
+        group_k=_flat(group[1]),
+        table=table,
+        code_q=_flat(code[0]),
+        code_k=_flat(code[1]),
+        code_offset=code_offset,
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+    )
+    check_layout(layout, q, k)
+    return layout

@@ -13,9 +13,7 @@ from torch import Tensor
 from maskpre.ops import attention_op
 from maskpre.ops.attention_choice import Backend, choose_backend, compute_dtype, runs_triton
 from maskpre.ops.attention_dense import by_definition, by_sdpa
-from maskpre.ops.attention_layout import Layout, check_layout, check_tokens
-
-Pair = tuple[Tensor | None, Tensor | None]
+from maskpre.ops.attention_layout import Layout, arrange, arrange_plain, check_tokens
 
 
 class Options(TypedDict, total=False):
@@ -33,59 +31,6 @@ class Options(TypedDict, total=False):
     code_offset: int
     scale: float | None
     backend: Backend
-
-
-def _flat(values: Tensor | None) -> Tensor | None:
-    return values.flatten() if values is not None and values.dim() > 1 else values
-
-
-def _lengths(tokens: Tensor, cu: Tensor | None, longest: int | None, side: str) -> tuple[int, int]:
-    """The number of samples and the length of the longest."""
-    if tokens.dim() == 4:
-        if cu is not None or longest not in (None, tokens.shape[1]):
-            raise ValueError(
-                f"cu_{side} and max_{side} belong to packed tokens (t, h, d), not to (b, n, h, d)"
-            )
-        return tokens.shape[0], tokens.shape[1]
-    if cu is None:
-        longest = len(tokens) if longest is None else longest
-        return len(tokens) // max(longest, 1), longest
-    if longest is None:
-        raise ValueError(f"cu_{side} needs max_{side}, a bound on the lengths that is known beforehand")
-    return len(cu) - 1, longest
-
-
-def _arrange(
-    q: Tensor,
-    k: Tensor,
-    *,
-    cu: Pair,
-    longest: tuple[int | None, int | None],
-    group: Pair,
-    code: Pair,
-    table: Tensor | None,
-    code_offset: int,
-    scale: float | None,
-) -> Layout:
-    """The checked layout of tokens whose queries and keys look like `q` and `k`."""
-    num_samples, max_q = _lengths(q, cu[0], longest[0], "q")
-    _, max_k = _lengths(k, cu[1], longest[1], "k")
-    layout = Layout(
-        cu_q=cu[0],
-        cu_k=cu[1],
-        num_samples=num_samples,
-        max_q=max_q,
-        max_k=max_k,
-        group_q=_flat(group[0]),
-        group_k=_flat(group[1]),
-        table=table,
-        code_q=_flat(code[0]),
-        code_k=_flat(code[1]),
-        code_offset=code_offset,
-        scale=q.shape[-1] ** -0.5 if scale is None else scale,
-    )
-    check_layout(layout, q, k)
-    return layout
 
 
 def _attend(
@@ -179,17 +124,20 @@ def masked_attention(
     device and are not checked.
     """
     check_tokens(q, k, v)
-    layout = _arrange(
-        q,
-        k,
-        cu=(cu_q, cu_k),
-        longest=(max_q, max_k),
-        group=(group_q, group_k),
-        code=(code_q, code_k),
-        table=bias_table,
-        code_offset=code_offset,
-        scale=scale,
-    )
+    if cu_q is cu_k is group_q is group_k is code_q is code_k is bias_table is None:
+        layout = arrange_plain(q.shape, k.shape, (max_q, max_k), scale)
+    else:
+        layout = arrange(
+            q,
+            k,
+            cu=(cu_q, cu_k),
+            longest=(max_q, max_k),
+            group=(group_q, group_k),
+            code=(code_q, code_k),
+            table=bias_table,
+            code_offset=code_offset,
+            scale=scale,
+        )
     out, lse = _attend((q, k, v), layout, backend, return_lse=return_lse)
     if not return_lse:
         return out
@@ -218,16 +166,20 @@ def masked_attention_qkv(
             f"qkv must be (b, n, 3, h, d) or (t, 3, h, d) of a floating type, got {tuple(qkv.shape)} of "
             f"{qkv.dtype}"
         )
-    tokens = qkv.select(-3, 0)
-    layout = _arrange(
-        tokens,
-        tokens,
-        cu=(cu, cu),
-        longest=(max_n, max_n),
-        group=(group, group),
-        code=(code, code),
-        table=bias_table,
-        code_offset=code_offset,
-        scale=scale,
-    )
+    if cu is group is code is bias_table is None:
+        shape = (*qkv.shape[:-3], *qkv.shape[-2:])
+        layout = arrange_plain(shape, shape, (max_n, max_n), scale)
+    else:
+        tokens = qkv.select(-3, 0)
+        layout = arrange(
+            tokens,
+            tokens,
+            cu=(cu, cu),
+            longest=(max_n, max_n),
+            group=(group, group),
+            code=(code, code),
+            table=bias_table,
+            code_offset=code_offset,
+            scale=scale,
+        )
     return _attend((qkv,), layout, backend, return_lse=False)[0]

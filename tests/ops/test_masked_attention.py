@@ -100,6 +100,7 @@ def _choice(device: str = "cuda", **changes: Any) -> str:
 
 
 def test_the_kernels_are_chosen_where_they_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention_choice._known.cache_clear()
     monkeypatch.setattr(attention_choice, "_has_triton", lambda: True)
     assert _choice() == "triton"
     assert _choice(longest=1568) == "sdpa"
@@ -108,11 +109,14 @@ def test_the_kernels_are_chosen_where_they_win(monkeypatch: pytest.MonkeyPatch) 
     assert _choice(head_dim=256) == "sdpa"
     assert _choice("cpu") == "sdpa"
     assert _choice("cpu", lse=True) == "reference"
+    attention_choice._known.cache_clear()
     monkeypatch.setattr(attention_choice, "_has_triton", lambda: False)
     assert _choice() == "sdpa"
+    attention_choice._known.cache_clear()
 
 
 def test_a_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    attention_choice._known.cache_clear()
     attention_choice._log_once.cache_clear()
     with caplog.at_level(logging.INFO):
         for _ in range(3):

@@ -23,19 +23,29 @@ class Tile(NamedTuple):
 
 
 # By kernel, bits of an element and whether there is a table: the widest padded head of each choice. Tiles of
-# whole samples are the largest; shorter samples get smaller ones. Exact products of float32 use no tensor
-# cores and spill hundreds of bytes with wide heads: float32 is for small work.
+# whole samples are the largest; shorter samples get smaller ones. Up to 32 bytes may be spilled, mostly on
+# sm_80, where a smaller tile would fetch all keys or queries twice as often; more only in the gradients of
+# wide heads with a table, whose next smaller tiles fill no tensor core of Hopper's. Exact products of float32
+# use no tensor cores and spill hundreds of bytes with wide heads: float32 is for small work.
 TILES: dict[tuple[Kernel, int, bool], dict[int, Tile]] = {
     ("forward_tile", 16, False): {128: Tile(64, 64, 4, 1)},
     ("forward_tile", 16, True): {128: Tile(64, 64, 4, 1)},
     ("forward_loop", 16, False): {128: Tile(64, 64, 4, 2)},
-    ("forward_loop", 16, True): {128: Tile(64, 64, 4, 2)},
-    ("backward_tile", 16, False): {96: Tile(64, 64, 4, 1), 128: Tile(64, 64, 8, 1)},
+    ("forward_loop", 16, True): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2)},
+    ("backward_tile", 16, False): {96: Tile(64, 64, 4, 1, spill=16), 128: Tile(64, 64, 8, 1)},
     ("backward_tile", 16, True): {64: Tile(64, 64, 8, 1), 128: Tile(64, 64, 8, 1, spill=192)},
-    ("backward_queries", 16, False): {128: Tile(64, 64, 4, 2)},
-    ("backward_queries", 16, True): {64: Tile(64, 32, 4, 1), 128: Tile(64, 32, 4, 1, spill=128)},
-    ("backward_keys", 16, False): {80: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2)},
-    ("backward_keys", 16, True): {64: Tile(64, 64, 4, 2, spill=32), 128: Tile(64, 64, 8, 2)},
+    ("backward_queries", 16, False): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, spill=32)},
+    ("backward_queries", 16, True): {
+        64: Tile(64, 32, 4, 1),
+        96: Tile(64, 32, 4, 1, spill=32),
+        128: Tile(64, 32, 8, 1, spill=96),
+    },
+    ("backward_keys", 16, False): {80: Tile(64, 64, 4, 2, spill=16), 128: Tile(64, 64, 8, 2, spill=32)},
+    ("backward_keys", 16, True): {
+        64: Tile(64, 64, 4, 2, spill=32),
+        96: Tile(64, 64, 8, 2, spill=16),
+        128: Tile(32, 64, 8, 2),
+    },
     ("forward_tile", 32, False): {128: Tile(32, 32, 4, 1)},
     ("forward_tile", 32, True): {128: Tile(32, 32, 4, 1)},
     ("forward_loop", 32, False): {128: Tile(32, 32, 4, 1)},
