@@ -65,7 +65,7 @@ def test_the_data_sets_own_pictures(
 ) -> None:
     _run(visualize.main, monkeypatch, f"checkpoint={checkpoint}", f"out={tmp_path / 'grid.png'}", "num=3")
     assert Image.open(tmp_path / "grid.png").size == (3 * 160 + 16, 20 + 3 * 164)
-    assert "on 3 pictures" in capsys.readouterr().out
+    assert "on 3 samples" in capsys.readouterr().out
 
 
 def test_a_file_that_is_no_picture_is_named(
