@@ -30,7 +30,7 @@ from torchvision import transforms
 from maskpre.data.dataset import PictureBatches
 from maskpre.data.decode_video import Access
 from maskpre.data.decoders import DecoderName, open_video, torchcodec_trouble
-from maskpre.data.encode_video import encode_mp4
+from maskpre.data.encode_video import Quality, encode_mp4
 from maskpre.data.frames import DenseFrames
 from maskpre.data.multi_scale import MultiScaleCrop
 from maskpre.data.order import SequentialOrder
@@ -40,6 +40,7 @@ from maskpre.data.transforms import RandomResizedCrop
 
 WIDTH, HEIGHT, BATCH = 500, 375, 64
 VIDEO_WIDTH, VIDEO_HEIGHT, FRAMES = 320, 240, 300
+QUALITY = Quality("crf", 23)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -124,7 +125,7 @@ def make_videos(count: int) -> list[np.ndarray]:
     """The bytes of `count` videos."""
     generator = np.random.default_rng(0)
     contents = [
-        encode_mp4(pan(np.asarray(draw_photo(generator)), number), rate=Fraction(30), crf=23, gop=60)
+        encode_mp4(pan(np.asarray(draw_photo(generator)), number), rate=Fraction(30), quality=QUALITY, gop=60)
         for number in range(count)
     ]
     return [np.frombuffer(bytearray(content), dtype=np.uint8) for content in contents]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from maskpre.data.decode_torchcodec import TorchcodecFile
 from maskpre.data.decode_video import Access, VideoFile
-from maskpre.data.encode_video import encode_mp4
+from maskpre.data.encode_video import Quality, encode_mp4
 from maskpre.data.sources import BadSampleError
 from maskpre.errors import UserError
 
@@ -39,8 +39,8 @@ def choose_decoder(choice: DecoderChoice) -> DecoderName:
     trouble = "" if choice == "pyav" else torchcodec_trouble()
     if choice == "torchcodec" and trouble:
         raise UserError(
-            f"data.decoder=torchcodec does not work here: {trouble}; install torchcodec and FFmpeg "
-            "(apt-get install ffmpeg), or use data.decoder=pyav"
+            f"data.decoder=torchcodec does not work here: {trouble}; install it "
+            "(pip install 'maskpre[torchcodec]') and FFmpeg (apt-get install ffmpeg), or data.decoder=pyav"
         )
     chosen: DecoderName = "pyav" if choice == "pyav" or trouble else "torchcodec"
     log.info("video is decoded by %s%s", chosen, f" ({trouble})" if trouble else "")
@@ -54,12 +54,13 @@ def torchcodec_trouble() -> str:
     Importing it tells nothing: it looks for FFmpeg's libraries when it opens the first file.
     """
     black = [VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8)) for _ in range(2)]
-    data = np.frombuffer(bytearray(encode_mp4(black, rate=Fraction(8), crf=30, gop=2)), dtype=np.uint8)
+    content = encode_mp4(black, rate=Fraction(8), quality=Quality("qp", 30), gop=2)
+    data = np.frombuffer(bytearray(content), dtype=np.uint8)
     try:
         with TorchcodecFile(data, channels=3) as video:
             video.read(np.arange(2))
     except ImportError:
         return "torchcodec is not installed"
-    except (OSError, RuntimeError, BadSampleError) as error:
+    except (OSError, RuntimeError, TypeError, BadSampleError) as error:
         return f"torchcodec fails: {str(error).strip().splitlines()[0]}"
     return ""

@@ -11,17 +11,20 @@ from maskpre.data.scenes.motion import MOTIONS, ClipRanges
 from maskpre.data.workers import available_cores
 from maskpre.errors import UserError
 
+_QUANTISER = 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class _VideoRecipe(Recipe):
     num_frames: int
+    quantiser: int
     ranges: ClipRanges
 
     stem: ClassVar[str] = "motions"
     samples: ClassVar[str] = "clips"
     shard_size: ClassVar[int] = 100
     per_worker: ClassVar[int] = 200
-    room: ClassVar[str] = "10 kB per clip of 16 frames of 64 x 64"
+    room: ClassVar[str] = "15 kB per clip of 16 frames of 64 x 64"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -40,6 +43,7 @@ class _VideoRecipe(Recipe):
             count=count,
             image_size=self.image_size,
             num_frames=self.num_frames,
+            quantiser=self.quantiser,
             ranges=self.ranges,
         )
 
@@ -77,6 +81,7 @@ def ensure_demo_video(
         seed=seed,
         renderer=RENDERER_VERSION,
         num_frames=num_frames,
+        quantiser=_QUANTISER,
         ranges=ClipRanges(),
     )
     return ensure_rendered(cache_dir, recipe, num_workers=workers)

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from maskpre.data.decode_video import VideoFile, naming_faults
-from maskpre.data.encode_video import encode_mp4
+from maskpre.data.encode_video import Quality, encode_mp4
 from maskpre.data.repack import Repacked, pixel_moments
 from maskpre.data.sources import RawSample
 
@@ -29,7 +29,7 @@ class VideoRepack:
     Args:
         resize: short side in pixels that larger videos are reduced to; None keeps the size.
         gop: frames from one key frame to the next; None for 12.
-        crf: constant rate factor, see `encode_mp4`.
+        crf: constant rate factor, see Quality.
         decode: go through every frame also where the file is kept, so that bad videos are found.
     """
 
@@ -53,7 +53,8 @@ class VideoRepack:
             if self.encodes:
                 rate = video.rate or _USUAL_RATE
                 ready = (self._prepared(frame) for frame in _at_rate(frames, video, rate))
-                content, extension = encode_mp4(ready, rate=rate, crf=self.crf, gop=self.gop or 12), ".mp4"
+                quality = Quality("crf", self.crf)
+                content, extension = encode_mp4(ready, rate=rate, quality=quality, gop=self.gop or 12), ".mp4"
             else:
                 deque(frames, maxlen=0)
                 content = raw.data.tobytes()

@@ -93,6 +93,7 @@ class VideoData(PretrainData):
 
     def _layout(self) -> Layout:
         return super()._layout() | {
+            "decoder": choose_decoder(self.decoder),
             "repeats": self.repeats,
             "num_frames": self.num_frames,
             "frame_stride": self.frame_stride,

@@ -26,10 +26,10 @@ def _members(path):
         return {member.name: tar.extractfile(member).read() for member in tar}
 
 
-def test_shards_hold_real_mp4_of_the_rendered_frames(folder):
-    members = _members(folder / "train-000000.tar")
-    assert list(members)[:2] == ["00000000.cls", "00000000.mp4"]
-    job = ClipJob(
+@pytest.fixture(scope="module")
+def job(folder):
+    """What wrote the training shard."""
+    return ClipJob(
         path=folder,
         seed=0,
         first_index=0,
@@ -37,18 +37,41 @@ def test_shards_hold_real_mp4_of_the_rendered_frames(folder):
         count=20,
         image_size=32,
         num_frames=6,
+        quantiser=20,
         ranges=ClipRanges(),
     )
+
+
+def _decoded(content):
+    with VideoFile(np.frombuffer(content, np.uint8), channels=3) as video:
+        assert len(video) == 6
+        return video.read(np.arange(6)).pixels.permute(0, 2, 3, 1).numpy()
+
+
+def test_shards_hold_real_mp4_of_the_rendered_frames(folder, job):
+    members = _members(folder / "train-000000.tar")
+    assert list(members)[:2] == ["00000000.cls", "00000000.mp4"]
     for index in (0, 13):
         label = motion_of(seed=0, index=index)
         assert int(members[f"{index:08d}.cls"]) == label
-        data = np.frombuffer(members[f"{index:08d}.mp4"], np.uint8)
-        with VideoFile(data, channels=3) as video:
-            assert len(video) == 6
-            pixels = video.read(np.arange(6)).pixels.permute(0, 2, 3, 1).numpy()
+        pixels = _decoded(members[f"{index:08d}.mp4"])
+        assert members[f"{index:08d}.mp4"] == job.make(index).content
         rendered = job.frames(index, label)
         assert pixels.shape == rendered.shape
         assert np.abs(pixels.astype(int) - rendered).mean() < 6
+
+
+def test_no_frame_is_coded_by_how_its_neighbours_move(job, monkeypatch):
+    """The first frame looks the same whatever the motion, and any frame the same in any company."""
+    content = {}
+    for motion in range(10):
+        monkeypatch.setattr("maskpre.data.scenes.clips.motion_of", lambda *, seed, index, m=motion: m)
+        content[motion] = _decoded(job.make(4).content)
+    assert all(np.array_equal(pixels[0], content[0][0]) for pixels in content.values())
+    assert not np.array_equal(content[0][5], content[1][5])
+    frames = job.frames(4, 0)
+    monkeypatch.setattr(ClipJob, "frames", lambda *_: frames[[5, 1, 4, 0, 2, 3]])
+    assert np.array_equal(_decoded(job.make(4).content), content[0][[5, 1, 4, 0, 2, 3]])
 
 
 def test_the_manifest_names_the_motions_evenly(folder):

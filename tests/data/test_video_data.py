@@ -71,6 +71,12 @@ def test_ranks_together_see_the_same_clips(videos, world, micro_batches):
             assert torch.equal(torch.cat([part[name] for part in parts]), expected[name])
 
 
+def test_the_checkpoint_remembers_what_clips_depend_on(videos):
+    data = composed("video_folder", f"data.root={videos}", "data.repeats=2", "data.decoder=pyav")
+    own = {"decoder": "pyav", "repeats": 2, "num_frames": 4, "frame_stride": 2, "sampling": "dense"}
+    assert own.items() <= data.state_dict().items()
+
+
 def test_test_views_are_counted_in_videos(videos):
     data = composed("video_folder", f"data.root={videos}")
     batches = list(data.view_loader("train", clips=2, crops=3, batch_size=5))

@@ -7,7 +7,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
-from maskpre.data.encode_video import encode_mp4
+from maskpre.data.encode_video import Quality, encode_mp4
 from maskpre.data.scenes.motion import MOTIONS, ClipRanges, motion_of, sample_clip
 from maskpre.data.scenes.render import render
 from maskpre.data.scenes.shards import Rendered, RenderJob
@@ -18,9 +18,13 @@ FRAME_RATE = Fraction(8)
 
 @dataclass(frozen=True, kw_only=True)
 class ClipJob(RenderJob):
-    """Clips of `num_frames` frames, as H.264 in mp4."""
+    """Clips of `num_frames` frames, as H.264 in mp4.
+
+    Every frame is coded by itself with the same quantiser, or its quality would tell how its neighbours move.
+    """
 
     num_frames: int
+    quantiser: int
     ranges: ClipRanges
 
     @property
@@ -33,7 +37,7 @@ class ClipJob(RenderJob):
         label = motion_of(seed=self.seed, index=index)
         frames = self.frames(index, label)
         video = (VideoFrame.from_ndarray(pixels) for pixels in frames)
-        content = encode_mp4(video, rate=FRAME_RATE, crf=17, gop=self.num_frames)
+        content = encode_mp4(video, rate=FRAME_RATE, quality=Quality("qp", self.quantiser), gop=1)
         return Rendered(label, "mp4", content, frames)
 
     def frames(self, index: int, motion: int) -> UInt8[np.ndarray, "t size size 3"]:
