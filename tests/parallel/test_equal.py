@@ -31,6 +31,17 @@ SYSTEMS = {
     ],
     "variable_ratio": ["masking=variable_ratio", *DECODER],
     "clusters": ["target=clusters", "target.num_prototypes=16", *DECODER],
+    "sigma": [
+        "data.num_frames=4",
+        "data.num_train=32",
+        "data.num_val=8",
+        "data.batch_size=8",
+        "optim.schedule.warmup_epochs=0.5",
+        "masking.spatial.ratio=0.75",
+        "target.num_prototypes=8",
+        "predictor.embed_dim=16",
+        "predictor.depth=1",
+    ],
 }
 VARIANTS_OF_MAE = ("mixed", "variable_ratio", "clusters")
 
