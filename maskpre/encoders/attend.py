@@ -95,7 +95,7 @@ def hooks_on(module: nn.Module) -> tuple[bool, ...]:
 def attends_by_parts(attn: nn.Module) -> bool:
     """Whether `self_attention` knows all that the module does."""
     return (
-        type(attn) in (Attention, CosineAttention)
+        (type(attn) is Attention or type(attn) is CosineAttention)
         and getattr(attn, "gate", None) is None
         and attn.attn_drop.p == 0
         and not any(hooks_on(attn))

@@ -60,8 +60,8 @@ class CosineAttention(Attention):
     def forward(self, x: Float[Tensor, "b n d"], *unused: Any, **options: Any) -> Float[Tensor, "b n d"]:
         """What all tokens gather from all."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).unbind(2)
-        heads = [each.transpose(1, 2) for each in (*self.compared(q, k), v)]
-        mixed = scaled_dot_product_attention(*heads, scale=1.0)
+        q, k, v = (each.transpose(1, 2) for each in (*self.compared(q, k), v))
+        mixed = scaled_dot_product_attention(q, k, v, scale=1.0)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 

@@ -34,10 +34,10 @@ class VideoViTClassifier(nn.Module):
         net = VideoViT(**options)
         self.grid, width = net.spec.grid, net.spec.embed_dim
         self.patch_embed, self.blocks = net.patch_embed, net.blocks
-        self.register_buffer("pos_embed", None, persistent=False)
         if isinstance(net.pos_embed, nn.Parameter):
-            del self.pos_embed
-        self.pos_embed = net.pos_embed
+            self.pos_embed: Tensor | None = net.pos_embed
+        else:
+            self.register_buffer("pos_embed", net.pos_embed, persistent=False)
         pooled = global_pool != ""
         self.global_pool = "avg" if pooled else ""
         self.num_classes, self.num_features, self.num_prefix_tokens = num_classes, width, 0

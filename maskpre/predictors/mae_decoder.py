@@ -147,6 +147,7 @@ class MAEDecoder(Predictor):
         """The tokens `read` after all blocks; the cells `fill` are blank and come last."""
         x, runs = self.sequence(given, fill), [run_block] * len(self.blocks)
         if fill is not None:
+            assert given.blank is not None
             runs[0] = partial(self._run_first, blank=given.blank, fill=fill)
         scales = residual_scales(noise, self._drop_path, training=self.training, stream="decoder_drop_path")
         last = len(self.blocks) - 1
@@ -176,8 +177,8 @@ class MAEDecoder(Predictor):
             chosen, lengths = plan.ids(self.region, self.grid), plan.num_ids(self.region, self.grid)
         x = self._decode(given, None, slice(self.prefix, None), step.noise)
         x = x if chosen is None else gather_tokens(x, chosen)
-        covers = None if chosen is None else self.region
-        return Located(self._values(x), self.grid, chosen, covers, lengths=lengths)
+        region = None if chosen is None else self.region
+        return Located(self._values(x), self.grid, chosen, region, lengths=lengths)
 
     def _region(self, seen: Tensor, plan: MaskPlan) -> tuple[Tensor, str, slice]:
         """The ids of the region's cells, the region they are exactly, and where they lie in the sequence."""
