@@ -19,7 +19,7 @@ class CollapseWarning(Callback):
     `min_entropy`. Values are read from the device when they are logged.
     """
 
-    def __init__(self, *, min_entropy: float = 0.05, patience: int = 5) -> None:
+    def __init__(self, *, min_entropy: float = 0.05, patience: int = 10) -> None:
         if not 0 < min_entropy < 1:
             raise ValueError(f"min_entropy must be between 0 and 1, got {min_entropy}")
         if patience < 1:
