@@ -97,11 +97,10 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """SLURM, started for the module's tests; skips where it can't be installed."""
     folder = tmp_path_factory.mktemp("cluster")
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     env = {
         **os.environ,
         "LOCAL_SLURM_DIR": str(folder / "slurm"),
-        "LOCAL_SLURM_PORT": str(26900 + 10 * worker),
+        "LOCAL_SLURM_PORT": str(26000 + 10 * (os.getpid() % 600)),
         "SLURM_CONF": str(folder / "slurm/slurm.conf"),
         "PYTHON": sys.executable,
         "PYTHONPATH": f"{folder}:{ROOT}",
@@ -109,6 +108,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     }
     up = subprocess.run([SCRIPT, "up"], env=env, capture_output=True, text=True)
     if up.returncode != 0:
+        subprocess.run([SCRIPT, "down"], env=env, capture_output=True)
         pytest.skip(f"no SLURM can be started here: {up.stderr.strip().splitlines()[-1]}")
     (folder / "pauses.py").write_text(PAUSES)
     try:
