@@ -98,4 +98,4 @@ def test_unknown_formats_are_refused(
     with pytest.raises(SystemExit) as stop:
         _run(export.main, monkeypatch, f"checkpoint={checkpoint}", f"out={tmp_path / 'out'}", "format=onnx")
     assert stop.value.code == 2
-    assert "expected one of timm, full, mae, got 'onnx'" in capsys.readouterr().err
+    assert "expected one of timm, full, mae, video, got 'onnx'" in capsys.readouterr().err

@@ -121,7 +121,7 @@ def test_clips_and_sides_that_do_other_work(script, capsys):
 
 def test_implementations_of_attention_can_stand_beside_each_other(script):
     args = script.parse(["experiment=mae", "attention=sdpa", *SMALL, "--against", "attention=reference"])
-    _, sides, comparable = script.build(args, ("maskpre", "against"))
+    cfg, sides, comparable = script.build(args, ("maskpre", "against"))
     assert comparable
     used = [backend_of(side.model.encoder.blocks[0].attn) for side in sides.values()]
     assert used == ["sdpa", "reference"]
