@@ -31,7 +31,7 @@ TILES: dict[tuple[Kernel, int, bool], dict[int, Tile]] = {
     ("forward_tile", 16, False): {128: Tile(64, 64, 4, 1)},
     ("forward_tile", 16, True): {128: Tile(64, 64, 4, 1)},
     ("forward_loop", 16, False): {128: Tile(64, 64, 4, 2)},
-    ("forward_loop", 16, True): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2)},
+    ("forward_loop", 16, True): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2, spill=32)},
     ("backward_tile", 16, False): {96: Tile(64, 64, 4, 1, spill=16), 128: Tile(64, 64, 8, 1)},
     ("backward_tile", 16, True): {64: Tile(64, 64, 8, 1), 128: Tile(64, 64, 8, 1, spill=192)},
     ("backward_queries", 16, False): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, spill=32)},
@@ -43,7 +43,6 @@ TILES: dict[tuple[Kernel, int, bool], dict[int, Tile]] = {
     ("backward_keys", 16, False): {80: Tile(64, 64, 4, 2, spill=16), 128: Tile(64, 64, 8, 2, spill=32)},
     ("backward_keys", 16, True): {
         64: Tile(64, 64, 4, 2, spill=32),
-        96: Tile(64, 64, 8, 2, spill=16),
         128: Tile(32, 64, 8, 2),
     },
     ("forward_tile", 32, False): {128: Tile(32, 32, 4, 1)},
