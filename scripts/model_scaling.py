@@ -134,6 +134,7 @@ def turning_points(job: Job, cluster: Cluster) -> str:
 
 
 def parse(argv: list[str] | None) -> tuple[Job, Cluster]:
+    """What trains and what it trains on, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images-per-second", type=float, required=True, help="of one GPU, measured")
     parser.add_argument("--parameters", type=float, required=True, help="trained; see python -m maskpre.plan")

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskpre.data.demo import ensure_demo
+from maskpre.data.local_shards import LocalShards
 from maskpre.data.module import Split
 from maskpre.data.picture_data import PictureData
 from maskpre.data.rendered import cache_folder
-from maskpre.data.sources import FolderLabels, FolderSource, ShardSource, Source
-from maskpre.data.sources.shards import is_remote
-from maskpre.errors import UserError
+from maskpre.data.sources import PICTURES, FolderLabels, FolderSource, ShardSource, Source
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -49,33 +48,11 @@ class ImageNetData(PictureData):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class WebDatasetData(PictureData):
-    """WebDataset shards on a local or mounted disk.
+class WebDatasetData(LocalShards, PictureData):
+    """Shards of pictures; see `LocalShards`."""
 
-    Args:
-        shards: paths with braces ('/data/train-{000000..000099}.tar') or globs.
-        val_shards: those of the val split; None for none.
-        cache_dir: takes the index of shards in folders that can't be written; None for `default_cache_dir`.
-    """
-
-    shards: str
-    val_shards: str | None = None
-    cache_dir: str | None = None
-
-    def make_source(self, split: Split) -> Source | None:
-        """The shards of `split`."""
-        shards = self.shards if split == "train" else self.val_shards
-        if shards is None:
-            return None
-        if is_remote(shards):
-            raise UserError(f"'{shards}' is a remote stream, which can't be read at random: use data=remote")
-        classes = self.source("train").classes if split == "val" else None
-        return ShardSource(
-            shards=shards,
-            cache_dir=cache_folder(self.cache_dir),
-            on_error=self.on_error,
-            classes=classes or None,
-        )
+    media = PICTURES
+    if_remote = "use data=remote"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 from maskpre.data.demo_video import ensure_demo_video
+from maskpre.data.local_shards import LocalShards
 from maskpre.data.module import Split
 from maskpre.data.rendered import cache_folder
 from maskpre.data.sources import VIDEOS, FolderLabels, FolderSource, ListSource, ShardSource, Source
-from maskpre.data.sources.shards import is_remote
 from maskpre.data.video_data import VideoData
-from maskpre.errors import UserError
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -47,34 +46,11 @@ class VideoFolderData(VideoData):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class VideoShardsData(VideoData):
-    """WebDataset shards of encoded video on a local or mounted disk.
+class VideoShardsData(LocalShards, VideoData):
+    """Shards of encoded video; see `LocalShards`."""
 
-    Args:
-        shards: paths with braces ('/data/train-{000000..000099}.tar') or globs.
-        val_shards: those of the val split; None for none.
-        cache_dir: takes the index of shards in folders that can't be written; None for `default_cache_dir`.
-    """
-
-    shards: str
-    val_shards: str | None = None
-    cache_dir: str | None = None
-
-    def make_source(self, split: Split) -> Source | None:
-        """The shards of `split`."""
-        shards = self.shards if split == "train" else self.val_shards
-        if shards is None:
-            return None
-        if is_remote(shards):
-            raise UserError(f"'{shards}' is a remote stream; video is read from local or mounted shards only")
-        classes = self.source("train").classes if split == "val" else None
-        return ShardSource(
-            shards=shards,
-            cache_dir=cache_folder(self.cache_dir),
-            on_error=self.on_error,
-            classes=classes or None,
-            media=VIDEOS,
-        )
+    media = VIDEOS
+    if_remote = "copy its shards to a local or mounted disk"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

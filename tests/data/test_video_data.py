@@ -118,7 +118,7 @@ def test_impossible_settings_are_refused(videos, override, message):
 
 def test_remote_shards_are_refused():
     data = composed("video_shards", "data.shards='pipe:cat {0..3}.tar'")
-    with pytest.raises(UserError, match=r"'pipe:cat .*' is a remote stream; video is read from local"):
+    with pytest.raises(UserError, match=r"'pipe:cat .*' is a remote stream, .*: copy its shards to a local"):
         data.source("train")
 
 
