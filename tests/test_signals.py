@@ -14,9 +14,12 @@ ALL = (*SAVE_SIGNALS, *STOP_SIGNALS)
 @pytest.fixture(autouse=True)
 def _no_job(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    # A shell's background jobs start with interrupts ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in ALL}
     yield
     assert {number: signal.getsignal(number) for number in ALL} == before
+    signal.signal(signal.SIGINT, inherited)
 
 
 def send(number: signal.Signals) -> None:
