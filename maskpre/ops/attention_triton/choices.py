@@ -34,10 +34,14 @@ TILES: dict[tuple[Kernel, int, bool], dict[int, Tile]] = {
     ("forward_loop", 16, True): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 8, 2, spill=32)},
     ("backward_tile", 16, False): {96: Tile(64, 64, 4, 1, spill=16), 128: Tile(64, 64, 8, 1)},
     ("backward_tile", 16, True): {64: Tile(64, 64, 8, 1), 128: Tile(64, 64, 8, 1, spill=192)},
-    ("backward_queries", 16, False): {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2, spill=32)},
+    ("backward_queries", 16, False): {
+        64: Tile(64, 64, 4, 2),
+        96: Tile(64, 64, 4, 2, spill=32),
+        128: Tile(64, 64, 4, 1),
+    },
     ("backward_queries", 16, True): {
         64: Tile(64, 32, 4, 1),
-        96: Tile(64, 32, 4, 1, spill=32),
+        96: Tile(64, 32, 4, 1, spill=40),
         128: Tile(64, 32, 8, 1, spill=96),
     },
     ("backward_keys", 16, False): {80: Tile(64, 64, 4, 2, spill=16), 128: Tile(64, 64, 8, 2, spill=32)},
