@@ -3,6 +3,7 @@
 Usage: python scripts/demo_table.py [--systems mae colormae simmim] [--seeds 0 1 2] [--jobs 2] [--out DIR]
 
 Every cell is a command of the package; its output is kept under --out, and what is there is not run again.
+Systems of clips stand beside those of pictures in the same --out, which see every frame by itself.
 Writes table.md (mean and spread over the seeds, in percent) and table.json (every measurement).
 """
 
@@ -26,13 +27,34 @@ from hydra.utils import instantiate
 
 from maskpre.checkpoints.sources import open_source
 from maskpre.config import compose
+from maskpre.data.workers import available_cores
 from maskpre.evaluation.features import Features
 
-# Fine-tuning uses a tenth of the labels: few labels are what pretraining is for, and it takes minutes.
-FEW_LABELS = ("data.num_train=2000", "data.num_val=2000", "recipe.epochs=12")
-FEW_FEATURES = ("max_train=6000", "max_val=2000")
-# The run's own probe sees less of the data, to be cheap.
-MORE_PROBED = ("callbacks.probe.max_train=10000", "callbacks.probe.max_test=4000")
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much of a kind of data the evaluations see."""
+
+    data: tuple[str, ...]
+    # The run's own probe sees less of it, to be cheap.
+    probed: tuple[str, ...]
+    features: tuple[str, ...]
+    # Few labels are what pretraining is for, and it takes minutes.
+    tuned: tuple[str, ...]
+
+
+PICTURES = Protocol(
+    data=("data=demo",),
+    probed=("callbacks.probe.max_train=10000", "callbacks.probe.max_test=4000"),
+    features=("max_train=6000", "max_val=2000"),
+    tuned=("recipe=demo", "data.num_train=2000", "data.num_val=2000", "recipe.epochs=12"),
+)
+CLIPS = Protocol(
+    data=("data=demo_video",),
+    probed=("callbacks.probe.max_train=4000", "callbacks.probe.max_test=1000"),
+    features=("max_train=4000", "max_val=1000"),
+    tuned=("recipe=demo_video", "data.num_train=2000", "data.num_val=1000", "recipe.epochs=12"),
+)
 COLUMNS = ("linear", "attentive", "fine-tuned")
 
 
@@ -48,6 +70,11 @@ def run(command: list[str], output: Path, threads: int) -> str:
         output.with_suffix(".partial").write_text(f"{done.stdout}\nseconds {seconds:.0f}\n")
         output.with_suffix(".partial").rename(output)
     return output.read_text()
+
+
+def protocol_of(system: str) -> Protocol:
+    """That of the data a system learns from."""
+    return CLIPS if "num_frames" in compose([f"experiment={system}"]).data else PICTURES
 
 
 def top1(text: str) -> float:
@@ -81,7 +108,8 @@ class Table:
         """Cells of one system and seed: of the untrained and of the pretrained encoder."""
         folder = self.out / f"{system}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", "data.num_workers=0", *MORE_PROBED]
+        protocol = protocol_of(system)
+        common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", "data.num_workers=0", *protocol.probed]
         run(["maskpre.train", f"experiment={system}", *common], folder / "pretrain.txt", self.threads)
         before, after = linear_probes(folder / "pretrain")
         checkpoint = folder / "pretrain/checkpoints/last.ckpt"
@@ -90,20 +118,35 @@ class Table:
         with self.lock:
             turn = self.untrained.setdefault(scratch.name, threading.Lock())
         with turn:
-            untrained = self.cells(scratch, checkpoint, start="scratch", seed=seed)
-        tuned = self.cells(folder, checkpoint, start="checkpoint", seed=seed)
+            untrained = self.cells(scratch, checkpoint, protocol, start="scratch", seed=seed)
+        tuned = self.cells(folder, checkpoint, protocol, start="checkpoint", seed=seed)
         return {"linear": before, **untrained}, {"linear": after, **tuned}
 
-    def cells(self, folder: Path, checkpoint: Path, *, start: str, seed: int) -> dict[str, float]:
+    def cells(
+        self, folder: Path, checkpoint: Path, protocol: Protocol, *, start: str, seed: int
+    ) -> dict[str, float]:
         """Attentive probe and fine-tuning of a checkpoint, or of fresh weights for its architecture."""
         folder.mkdir(parents=True, exist_ok=True)
         source = [f"start={start}", f"checkpoint={checkpoint}", f"seed={seed}", "data.num_workers=0"]
-        probe = ["maskpre.probe", "probe=attentive", *source, *FEW_FEATURES]
-        tune = ["maskpre.finetune", *source, *FEW_LABELS, f"run_dir={folder / f'finetune-{start}'}"]
+        probe = ["maskpre.probe", "probe=attentive", *source, *protocol.data, *protocol.features]
+        run_dir = f"run_dir={folder / f'finetune-{start}'}"
+        tune = ["maskpre.finetune", *source, *protocol.data, *protocol.tuned, run_dir]
         return {
             "attentive": top1(run(probe, folder / f"attentive-{start}.txt", self.threads)),
             "fine-tuned": top1(run(tune, folder / f"finetune-{start}.txt", self.threads)),
         }
+
+    def frame_wise(self, seed: int) -> dict[str, float]:
+        """Attentive probes, on clips, of every pretrained encoder of pictures under `out`, by system."""
+        found = {}
+        for checkpoint in sorted(self.out.glob(f"*-{seed}/pretrain/checkpoints/last.ckpt")):
+            folder = checkpoint.parents[2]
+            system = folder.name.removesuffix(f"-{seed}")
+            if protocol_of(system) is PICTURES:
+                source = [f"checkpoint={checkpoint}", f"seed={seed}", "data.num_workers=0"]
+                probe = ["maskpre.probe", "probe=attentive", *source, *CLIPS.data, *CLIPS.features]
+                found[system] = top1(run(probe, folder / "attentive-frames.txt", self.threads))
+        return found
 
 
 def raw_pixels() -> dict[str, float]:
@@ -136,6 +179,14 @@ def markdown(results: dict[str, list[tuple[dict[str, float], dict[str, float]]]]
     return "\n".join(lines) + "\n"
 
 
+def in_words(values: dict[str, float] | dict[str, list[float]]) -> str:
+    """Names and accuracies."""
+    return ", ".join(
+        f"{name} {spread(value) if isinstance(value, list) else f'{value:.1f}'}"
+        for name, value in values.items()
+    )
+
+
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -144,16 +195,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side; the cores are shared out")
     parser.add_argument("--out", type=Path, default=Path("runs/demo_table"))
     args = parser.parse_args()
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    threads = max(1, available_cores() // args.jobs)
     pairs = [(system, seed) for seed in args.seeds for system in args.systems]
     with ThreadPoolExecutor(args.jobs) as pool:
         table = Table(out=args.out.absolute(), threads=threads)
         measured = dict(zip(pairs, pool.map(lambda pair: table.pretrained(*pair), pairs), strict=True))
+        clips = any(protocol_of(system) is CLIPS for system in args.systems)
+        frames = list(pool.map(table.frame_wise, args.seeds)) if clips else []
     pixels = raw_pixels()
     results = {system: [measured[system, seed] for seed in args.seeds] for system in args.systems}
-    (args.out / "table.json").write_text(json.dumps({"raw pixels": pixels, **results}, indent=1))
-    on_pixels = ", ".join(f"{name} {value:.1f}" for name, value in pixels.items())
-    text = f"{markdown(results)}\nOn raw pixels: {on_pixels}\n"
+    everything = {"raw pixels": pixels, "frame by frame": frames, **results}
+    (args.out / "table.json").write_text(json.dumps(everything, indent=1))
+    text = f"{markdown(results)}\nOn raw pixels: {in_words(pixels)}\n"
+    if frames:
+        by_system = {system: [of_seed[system] for of_seed in frames] for system in frames[0]}
+        text += f"Clips frame by frame, attentive: {in_words(by_system)}\n"
     (args.out / "table.md").write_text(text)
     print(text)
 
