@@ -1,11 +1,11 @@
-"""Grids, plans on several grids, regions, and aligning tokens."""
+"""Plans on several grids, and regions by name."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from maskpre.types import Encoded, Grid, Located, MaskPlan, align, refine, split_cells
+from maskpre.types import Grid, MaskPlan, refine
 
 COARSE = Grid((2, 3), (32, 32))
 FINE = Grid((4, 6), (16, 16))
@@ -19,63 +19,6 @@ def random_plan(grid=COARSE, *, batch=3, hidden=4):
 
 def mask_of(ids, grid):
     return torch.zeros(ids.shape[0], grid.num_cells, dtype=torch.bool).scatter(1, ids, True)
-
-
-class TestGrid:
-    def test_sizes(self):
-        assert Grid.over((64, 96), (16, 16)) == FINE
-        assert (FINE.num_cells, FINE.input_size) == (24, (64, 96))
-        assert Grid((8, 14, 14), (2, 16, 16)).input_size == (16, 224, 224)
-
-    def test_refinement_counts_cells_per_axis(self):
-        assert COARSE.refinement(FINE) == (2, 2)
-        assert COARSE.refinement(Grid((4, 3), (16, 32))) == (2, 1)
-        assert COARSE.refinement(COARSE) == (1, 1)
-
-    @pytest.mark.parametrize(
-        "finer", [Grid((1, 1), (64, 96)), Grid((3, 4), (24, 24)), Grid((4, 4), (16, 16))]
-    )
-    def test_cells_that_do_not_nest_are_refused(self, finer):
-        with pytest.raises(
-            ValueError, match=r"grid \(2, 3\) of stride \(32, 32\) can't be divided into cells"
-        ):
-            COARSE.refinement(finer)
-
-    def test_input_that_is_no_multiple_is_refused(self):
-        with pytest.raises(
-            ValueError, match=r"input size \(64, 90\) is not a multiple of the cell size \(16, 16\)"
-        ):
-            Grid.over((64, 90), (16, 16))
-
-
-def test_refine_repeats_as_an_upscaled_picture():
-    values = torch.arange(12).view(2, 6)
-    picture = values.view(2, 2, 3).repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-    assert torch.equal(refine(values, COARSE, FINE), picture.flatten(1))
-
-
-def test_split_cells_lists_sub_cells_in_raster_order():
-    cells = split_cells(torch.arange(24)[None], FINE, COARSE)[0]
-    assert cells.tolist()[0] == [0, 1, 6, 7]
-    assert cells.tolist()[4] == [14, 15, 20, 21]
-
-
-def test_split_cells_keeps_further_dimensions_and_undoes_refine():
-    values = torch.rand(2, 6, 5)
-    fine = torch.stack([refine(values[..., k], COARSE, FINE) for k in range(5)], dim=-1)
-    split = split_cells(fine, FINE, COARSE)
-    assert split.shape == (2, 6, 4, 5)
-    assert torch.equal(split, values[:, :, None].expand(-1, -1, 4, -1))
-
-
-def test_split_cells_in_three_dimensions():
-    fine, coarse = Grid((4, 2, 2), (1, 8, 8)), Grid((2, 1, 2), (2, 16, 8))
-    assert split_cells(torch.arange(16)[None], fine, coarse)[0].tolist() == [
-        [0, 2, 4, 6],
-        [1, 3, 5, 7],
-        [8, 10, 12, 14],
-        [9, 11, 13, 15],
-    ]
 
 
 class TestMaskPlan:
@@ -186,58 +129,3 @@ class TestMaskPlan:
         expected = r"region 'nose' is unknown; choose from \['all', 'decode', 'face', 'masked', 'visible'\]"
         with pytest.raises(ValueError, match=expected):
             plan.region("masked & nose")
-
-
-class TestAlign:
-    tokens = torch.arange(6.0)[None, :, None] + torch.tensor([0.0, 10.0])[:, None, None]
-
-    def located(self, ids):
-        tokens = self.tokens if ids is None else self.tokens.gather(1, ids[..., None])
-        return Located(tokens=tokens, grid=COARSE, ids=ids)
-
-    @pytest.mark.parametrize("subset", [6, 2])
-    @pytest.mark.parametrize("everything", [True, False])
-    def test_picks_the_cells_of_like_in_its_order(self, subset, everything):
-        source = self.located(None if everything else torch.tensor([[3, 1, 5, 0, 2, 4], [0, 1, 2, 5, 4, 3]]))
-        like = self.located(torch.tensor([[2, 5, 0, 4, 1, 3], [1, 0, 5, 3, 2, 4]])[:, :subset])
-        assert torch.equal(align(source, like=like), like.tokens)
-
-    def test_all_cells_come_in_raster_order(self):
-        source = self.located(torch.tensor([[3, 1, 5, 0, 2, 4], [0, 1, 2, 5, 4, 3]]))
-        assert torch.equal(align(source, like=self.located(None)), self.tokens)
-
-    def test_a_subset_of_a_subset(self):
-        source = self.located(torch.tensor([[5, 1, 3], [0, 4, 2]]))
-        like = self.located(torch.tensor([[3, 5], [4, 0]]))
-        assert align(source, like=like)[..., 0].tolist() == [[3.0, 5.0], [14.0, 10.0]]
-
-    def test_tokens_that_sit_alike_are_passed_on(self):
-        ids = torch.tensor([[3, 1], [0, 1]])
-        for source in (self.located(None), self.located(ids)):
-            assert align(source, like=replace(source, tokens=source.tokens + 1)) is source.tokens
-
-    def test_gradients_reach_the_source(self):
-        source = self.located(torch.tensor([[5, 1, 3], [0, 4, 2]]))
-        source.tokens.requires_grad_()
-        align(source, like=self.located(torch.tensor([[3], [0]]))).sum().backward()
-        assert source.tokens.grad[..., 0].tolist() == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
-
-    def test_grids_must_be_equal(self):
-        fine = Located(tokens=torch.zeros(2, 24, 1), grid=FINE)
-        with pytest.raises(
-            ValueError, match=r"tokens on grid \(2, 3\) .* can't be aligned with grid \(4, 6\)"
-        ):
-            align(self.located(None), like=fine)
-
-
-class TestPooled:
-    def test_class_token_or_mean(self):
-        encoded = Encoded(tokens=torch.rand(2, 6, 4), grid=COARSE, prefix=torch.rand(2, 3, 4))
-        assert torch.equal(encoded.pooled("cls"), encoded.prefix[:, 0])
-        assert torch.equal(encoded.pooled("avg"), encoded.tokens.mean(dim=1))
-
-    @pytest.mark.parametrize("prefix", [None, torch.zeros(2, 0, 4)])
-    def test_no_class_token(self, prefix):
-        encoded = Encoded(tokens=torch.rand(2, 6, 4), grid=COARSE, prefix=prefix)
-        with pytest.raises(ValueError, match="pool is 'cls', but the encoder has no class token; use 'avg'"):
-            encoded.pooled("cls")
