@@ -12,7 +12,7 @@ from maskpre.golden.compare import Replay
 from maskpre.golden.pretraining import Experiment, experiment, replay_experiment
 from maskpre.model import MaskedModel
 from maskpre.optim import build_param_groups, weight_decay_split
-from maskpre.optim.schedules import warmup_cosine
+from maskpre.optim.formulas import warmup_cosine
 
 
 @dataclass

@@ -13,7 +13,6 @@ from maskpre.optim.recipe import AdamWRecipe, LambRecipe, LarsRecipe, OptimRecip
 from maskpre.optim.schedules import (
     ChainedCosine,
     CosineDecay,
-    Curves,
     FlooredCosine,
     LinspaceCosine,
     LrCurve,
@@ -22,12 +21,8 @@ from maskpre.optim.schedules import (
     OverlappingCosine,
     Schedule,
     WarmupCosine,
-    chained_cosine,
-    lambda_lr,
-    multi_step,
-    overlapping_cosine,
-    warmup_cosine,
 )
+from maskpre.optim.torch_scheduler import Curves, lambda_lr
 
 __all__ = [
     "DECAY_POLICIES",
@@ -51,11 +46,7 @@ __all__ = [
     "SgdRecipe",
     "WarmupCosine",
     "build_param_groups",
-    "chained_cosine",
     "lambda_lr",
     "layer_decay_table",
-    "multi_step",
-    "overlapping_cosine",
-    "warmup_cosine",
     "weight_decay_split",
 ]

@@ -16,7 +16,8 @@ from maskpre.optim.param_groups import (
     build_param_groups,
     layer_decay_table,
 )
-from maskpre.optim.schedules import CosineDecay, Curves, LrRun, Schedule
+from maskpre.optim.schedules import CosineDecay, LrRun, Schedule
+from maskpre.optim.torch_scheduler import Curves
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,74 +1,21 @@
-"""Learning rates as closed functions of the optimiser step, so that resuming cannot shift them."""
+"""Learning rates and weight decays as closed functions of the optimiser step, so that resuming cannot shift them."""
 
-import bisect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch.optim.lr_scheduler import LambdaLR
-
 from maskpre.errors import UserError
+from maskpre.optim.formulas import (
+    chained_cosine,
+    floored_cosine,
+    multi_step,
+    overlapping_cosine,
+    warmup_cosine,
+)
 
 LrCurve = Callable[..., float]
 """`curve(step, layer_scale=1.0)`: the learning rate of a group with that layer scale at a step from 0."""
-
-
-def warmup_cosine(epoch: float, *, peak: float, min_lr: float, warmup_epochs: float, epochs: float) -> float:
-    """MAE's rule: linear from 0 over the warm-up, then half a cosine over the remaining epochs.
-
-    `epoch` is fractional and counts from 0.
-    """
-    if epoch < warmup_epochs:
-        return peak * epoch / warmup_epochs
-    angle = math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)
-    return min_lr + (peak - min_lr) * 0.5 * (1.0 + math.cos(angle))
-
-
-def chained_cosine(
-    step: int, *, peak: float, min_lr: float, warmup_factor: float, warmup_steps: int, total_steps: int
-) -> float:
-    """The LinearLR of mmengine followed by CosineAnnealingLR, both counted in iterations.
-
-    The linear part reaches the peak one step before it ends, so two steps run at the peak.
-    """
-    if step < warmup_steps:
-        progress = step / max(warmup_steps - 1, 1)
-        return peak * (warmup_factor + (1.0 - warmup_factor) * progress)
-    angle = math.pi * (step - warmup_steps) / (total_steps - warmup_steps)
-    return min_lr + (peak - min_lr) * 0.5 * (1.0 + math.cos(angle))
-
-
-def overlapping_cosine(
-    t: int, *, peak: float, min_lr: float, warmup_lr: float, warmup_steps: int, total_steps: int
-) -> float:
-    """Cosine of timm without `warmup_prefix`: the curve starts at t = 0 and is joined after the warm-up."""
-    if t < warmup_steps:
-        return warmup_lr + t * ((peak - warmup_lr) / warmup_steps)
-    if t >= total_steps:
-        return min_lr
-    return min_lr + 0.5 * (peak - min_lr) * (1.0 + math.cos(math.pi * t / total_steps))
-
-
-def floored_cosine(
-    step: int, *, peak: float, start: float, end: float, warmup_steps: int, total_steps: int
-) -> float:
-    """Linear from `start` to the peak over the warm-up, then half a cosine to `end` in the last step."""
-    if step < warmup_steps:
-        return start + (peak - start) * step / warmup_steps
-    progress = (step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1)
-    return end + (peak - end) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def multi_step(
-    t: int, *, peak: float, gamma: float, milestones: Sequence[float], warmup_lr: float, warmup_steps: int
-) -> float:
-    """Linear warm-up, then the peak times `gamma` for each milestone (in steps) that `t` has reached."""
-    if t < warmup_steps:
-        return warmup_lr + t * ((peak - warmup_lr) / warmup_steps)
-    return peak * gamma ** bisect.bisect_right(milestones, t)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,54 +195,3 @@ class CosineDecay:
         return partial(
             floored_cosine, peak=start, start=start, end=self.end, warmup_steps=0, total_steps=run.total_steps
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curves:
-    """How an optimiser's groups move: the learning rate, and the weight decay if that moves too."""
-
-    lr: LrCurve
-    weight_decay: DecayCurve | None = None
-
-    def __call__(self, step: int, layer_scale: float = 1.0) -> float:
-        """The learning rate; see `LrCurve`."""
-        return self.lr(step, layer_scale)
-
-
-class _CurvesLR(LambdaLR):
-    """Sets the weight decay of decaying groups beside the learning rate."""
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, factors: list[Callable[[int], float]], decay: DecayCurve
-    ):
-        self._decay = decay
-        self._decaying = [group["weight_decay"] > 0 for group in optimizer.param_groups]
-        super().__init__(optimizer, factors)
-
-    def get_lr(self) -> list[float | torch.Tensor]:
-        """The rates of this step; the weight decay is set on the way."""
-        for group, decays in zip(self.optimizer.param_groups, self._decaying, strict=True):
-            if decays:
-                group["weight_decay"] = self._decay(self.last_epoch)
-        return super().get_lr()
-
-    def state_dict(self) -> dict[str, object]:
-        """The step alone: curves are rebuilt from the configuration."""
-        own = ("_decay", "_decaying")
-        return {key: value for key, value in super().state_dict().items() if key not in own}
-
-
-def lambda_lr(optimizer: torch.optim.Optimizer, curve: Curves | LrCurve) -> LambdaLR:
-    """Torch's scheduler that follows `curve` in every group; step it once per optimiser step.
-
-    Groups carry their peak in `lr` and their layer-wise scale in `lr_scale` (1 when absent). Nothing of the
-    curve is stored in the scheduler's state, only the step.
-    """
-
-    def factor(peak: float, layer_scale: float) -> Callable[[int], float]:
-        return lambda step: curve(step, layer_scale) / peak
-
-    factors = [factor(group["lr"], group.get("lr_scale", 1.0)) for group in optimizer.param_groups]
-    if isinstance(curve, Curves) and curve.weight_decay is not None:
-        return _CurvesLR(optimizer, factors, curve.weight_decay)
-    return LambdaLR(optimizer, factors)
