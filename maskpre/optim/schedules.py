@@ -1,4 +1,4 @@
-"""Learning rates and weight decays as closed functions of the optimiser step, so that resuming cannot shift them."""
+"""Learning rates and weight decays as closed functions of the step, so that resuming cannot shift them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
