@@ -7,7 +7,7 @@ from torch import nn
 
 from maskpre.config import command
 from maskpre.data import PretrainData
-from maskpre.data.module import Split
+from maskpre.data.splits import Split
 from maskpre.evaluation.base import Probe
 from maskpre.evaluation.features import extract, inputs_for
 from maskpre.evaluation.finetune import finetune

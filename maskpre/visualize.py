@@ -17,10 +17,11 @@ from maskpre.data import VideoData
 from maskpre.data.dataset import Sample, collate
 from maskpre.data.decode import decode_picture
 from maskpre.data.files import atomic_path
-from maskpre.data.module import PretrainData, Split
+from maskpre.data.module import PretrainData
 from maskpre.data.randomness import Draws
 from maskpre.data.sources import BadSampleError
 from maskpre.data.sources.folder import scan_files
+from maskpre.data.splits import Split
 from maskpre.errors import UserError
 from maskpre.evaluation.reconstruction import picture_objective, reconstruction_grid
 from maskpre.ops.noise import KeyedNoise

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from maskpre.data.rendered import Recipe, check_at_least, ensure_rendered
-from maskpre.data.scenes import CLASS_NAMES, RENDERER_VERSION, SceneRanges
-from maskpre.data.scenes.shards import ShardJob
-from maskpre.data.workers import available_cores
+from maskpre.data.rendered import Recipe, ensure_rendered
+from maskpre.data.scenes import RENDERER_VERSION, SceneRanges
+from maskpre.data.scenes.pictures import ScenePictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,29 +14,15 @@ class _PictureRecipe(Recipe):
     ranges: SceneRanges
 
     stem: ClassVar[str] = "scenes"
+    smallest: ClassVar[int] = 8
     samples: ClassVar[str] = "images"
     shard_size: ClassVar[int] = 250
     per_worker: ClassVar[int] = 2000
     room: ClassVar[str] = "5 kB per 64 x 64 image"
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return CLASS_NAMES
-
-    @property
-    def frames(self) -> int:
-        return 1
-
-    def job(self, path: Path, *, first_index: int, first_key: int, count: int) -> ShardJob:
-        return ShardJob(
-            path=path,
-            seed=self.seed,
-            first_index=first_index,
-            first_key=first_key,
-            count=count,
-            image_size=self.image_size,
-            ranges=self.ranges,
-        )
+    def collection(self) -> ScenePictures:
+        return ScenePictures(seed=self.seed, image_size=self.image_size, ranges=self.ranges)
 
 
 def ensure_demo(
@@ -54,14 +39,6 @@ def ensure_demo(
     Members are KEY.png and KEY.cls. `num_workers` processes render (default: one per core). Raises UserError
     for impossible parameters and where the cache folder can't be written.
     """
-    workers = available_cores() if num_workers is None else num_workers
-    check_at_least(
-        image_size=(image_size, 8),
-        num_train=(num_train, 1),
-        num_test=(num_test, 1),
-        seed=(seed, 0),
-        num_workers=(workers, 1),
-    )
     recipe = _PictureRecipe(
         image_size=image_size,
         num_train=num_train,
@@ -70,4 +47,4 @@ def ensure_demo(
         ranges=SceneRanges(),
         renderer=RENDERER_VERSION,
     )
-    return ensure_rendered(cache_dir, recipe, num_workers=workers)
+    return ensure_rendered(cache_dir, recipe, num_workers=num_workers)

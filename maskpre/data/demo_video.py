@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from maskpre.data.rendered import Recipe, check_at_least, ensure_rendered
 from maskpre.data.scenes import RENDERER_VERSION
-from maskpre.data.scenes.clips import ClipJob
-from maskpre.data.scenes.motion import MOTIONS, ClipRanges
-from maskpre.data.workers import available_cores
+from maskpre.data.scenes.clips import SceneClips
+from maskpre.data.scenes.motion import ClipRanges
 from maskpre.errors import UserError
 
 _QUANTISER = 20
@@ -21,26 +20,22 @@ class _VideoRecipe(Recipe):
     ranges: ClipRanges
 
     stem: ClassVar[str] = "motions"
+    smallest: ClassVar[int] = 16
     samples: ClassVar[str] = "clips"
     shard_size: ClassVar[int] = 100
     per_worker: ClassVar[int] = 200
     room: ClassVar[str] = "15 kB per clip of 16 frames of 64 x 64"
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(motion.name for motion in MOTIONS)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(num_frames=(self.num_frames, 2))
+        if self.image_size % 2:
+            raise UserError(f"demo data: image_size must be even for H.264, got {self.image_size}")
 
     @property
-    def frames(self) -> int:
-        return self.num_frames
-
-    def job(self, path: Path, *, first_index: int, first_key: int, count: int) -> ClipJob:
-        return ClipJob(
-            path=path,
+    def collection(self) -> SceneClips:
+        return SceneClips(
             seed=self.seed,
-            first_index=first_index,
-            first_key=first_key,
-            count=count,
             image_size=self.image_size,
             num_frames=self.num_frames,
             quantiser=self.quantiser,
@@ -63,17 +58,6 @@ def ensure_demo_video(
     Members are KEY.mp4 of `num_frames` frames, and KEY.cls. `num_workers` processes render (default: one per
     core). Raises UserError for impossible parameters and where the cache folder can't be written.
     """
-    workers = available_cores() if num_workers is None else num_workers
-    check_at_least(
-        image_size=(image_size, 16),
-        num_frames=(num_frames, 2),
-        num_train=(num_train, 1),
-        num_test=(num_test, 1),
-        seed=(seed, 0),
-        num_workers=(workers, 1),
-    )
-    if image_size % 2:
-        raise UserError(f"demo data: image_size must be even for H.264, got {image_size}")
     recipe = _VideoRecipe(
         image_size=image_size,
         num_train=num_train,
@@ -84,4 +68,4 @@ def ensure_demo_video(
         quantiser=_QUANTISER,
         ranges=ClipRanges(),
     )
-    return ensure_rendered(cache_dir, recipe, num_workers=workers)
+    return ensure_rendered(cache_dir, recipe, num_workers=num_workers)

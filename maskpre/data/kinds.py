@@ -5,10 +5,10 @@ from pathlib import Path
 
 from maskpre.data.demo import ensure_demo
 from maskpre.data.local_shards import LocalShards
-from maskpre.data.module import Split
 from maskpre.data.picture_data import PictureData
-from maskpre.data.rendered import cache_folder
-from maskpre.data.sources import PICTURES, FolderLabels, FolderSource, ShardSource, Source
+from maskpre.data.rendered_data import RenderedData
+from maskpre.data.sources import PICTURES, FolderLabels, FolderSource, Source
+from maskpre.data.splits import Split
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -56,29 +56,20 @@ class WebDatasetData(LocalShards, PictureData):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DemoData(PictureData):
-    """The built-in scenes, rendered into `cache_dir` at the first use; 20 classes of shape x pattern.
+class DemoData(RenderedData, PictureData):
+    """The built-in scenes, 20 classes of shape x pattern; see `RenderedData`."""
 
-    Args:
-        cache_dir: where the shards are kept; None for `default_cache_dir`.
-        num_train, num_val: how many scenes.
-        scene_seed: of the scenes; independent of the run's `seed`.
-    """
+    media = PICTURES
 
-    cache_dir: str | None = None
     num_train: int = 20000
     num_val: int = 4000
-    scene_seed: int = 0
 
-    def make_source(self, split: Split) -> Source:
-        """The shards of `split`, rendered if they are not there."""
-        cache_dir = cache_folder(self.cache_dir)
-        folder = ensure_demo(
+    def ensure(self, cache_dir: Path) -> Path:
+        """See `ensure_demo`."""
+        return ensure_demo(
             cache_dir,
             image_size=self.image_size,
             num_train=self.num_train,
             num_test=self.num_val,
             seed=self.scene_seed,
         )
-        name = "train" if split == "train" else "test"
-        return ShardSource(shards=f"{folder}/{name}-*.tar", cache_dir=cache_dir, on_error=self.on_error)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from maskpre.data.module import PretrainData, Split
+from maskpre.data.module import PretrainData
 from maskpre.data.rendered import cache_folder
 from maskpre.data.sources import Media, ShardSource, Source
 from maskpre.data.sources.shards import is_remote
+from maskpre.data.splits import Split
 from maskpre.errors import UserError
 
 

@@ -1,12 +1,10 @@
 """Data for a run: what every kind of data set has in common."""
 
-import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from maskpre.data.beside import CropRows, WithRows
@@ -15,20 +13,17 @@ from maskpre.data.loader import BatchLoader, SkipCount
 from maskpre.data.order import GlobalOrder, Request, SequentialOrder, Shuffle
 from maskpre.data.pixel_cache import PixelCache
 from maskpre.data.resume import Layout, continue_layout
-from maskpre.data.sources import OnError, Source
+from maskpre.data.sources import OnError
+from maskpre.data.splits import Split, SplitData
 from maskpre.data.transforms import Transform
 from maskpre.data.workers import available_cores
 from maskpre.errors import UserError
-
-log = logging.getLogger(__name__)
-
-Split = Literal["train", "val"]
 
 _MOST_WORKERS = 8
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PretrainData(LightningDataModule, ABC):
+class PretrainData(SplitData):
     """Loaders over the train and val split of one data set; a subclass says where the samples are.
 
     The training loader is one stream over the whole run: Lightning's single epoch is all of `max_steps`.
@@ -70,51 +65,8 @@ class PretrainData(LightningDataModule, ABC):
             raise UserError(f"data.seed must be in 0..2**64-1, got {self.seed}")
         self.beside: CropRows | None = None
         self.skipped = SkipCount()
-        self._sources: dict[Split, Source | None] = {}
         self._caches: dict[Split, PixelCache] = {}
         self._saved_layout: Layout | None = None
-
-    @abstractmethod
-    def make_source(self, split: Split) -> Source | None:
-        """The samples of `split`, or None if the data set has no such split; raises UserError."""
-
-    def prepare_data(self) -> None:
-        """Called on one rank per machine while the others wait: write demo data, build indices."""
-        self.source("train")
-
-    def source(self, split: Split) -> Source:
-        """The samples of `split`, opened at the first call; UserError if the data set lacks the split."""
-        source = self._open(split)
-        if source is None:
-            raise UserError(f"the data set has no '{split}' split; see the keys of its data config")
-        return source
-
-    def has_split(self, split: Split) -> bool:
-        """Whether the data set has `split`."""
-        return self._open(split) is not None
-
-    def _open(self, split: Split) -> Source | None:
-        if split not in self._sources:
-            source = self.make_source(split)
-            if source is not None:
-                log.info("%s: %s", split, source.describe())
-            self._sources[split] = source
-        return self._sources[split]
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the training split, 0 if it is unlabelled."""
-        return len(self.source("train").classes)
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether a probe can be fitted on the training split and scored on the val split."""
-        return self.num_classes > 0 and self.has_split("val")
-
-    @property
-    def num_train(self) -> int | None:
-        """Samples of the training split; None if the stream has no known end."""
-        return len(self.source("train"))
 
     @property
     def steps_per_epoch(self) -> int:

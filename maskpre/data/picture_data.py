@@ -9,10 +9,11 @@ from maskpre.data.crops import RepeatedCrops
 from maskpre.data.dataset import MAX_IN_A_ROW, OnBadSample, PictureBatches
 from maskpre.data.decode import decode_picture
 from maskpre.data.loader import BatchLoader
-from maskpre.data.module import PretrainData, Split
+from maskpre.data.module import PretrainData
 from maskpre.data.order import Request
 from maskpre.data.resume import Layout
 from maskpre.data.sources import BadSampleError
+from maskpre.data.splits import Split
 from maskpre.data.transforms import Transform
 from maskpre.errors import UserError
 

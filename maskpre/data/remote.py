@@ -8,13 +8,13 @@ from webdataset.shardlists import expand_urls
 
 from maskpre.data.beside import CropRows
 from maskpre.data.loader import BatchLoader
-from maskpre.data.module import Split
 from maskpre.data.order import micro_batch_size
 from maskpre.data.picture_data import PictureData
 from maskpre.data.remote_shards import RemoteShards
 from maskpre.data.remote_stream import RemoteBatches
 from maskpre.data.retry import Backoff
 from maskpre.data.sources import Source
+from maskpre.data.splits import Split
 from maskpre.data.transforms import Transform
 from maskpre.errors import UserError
 

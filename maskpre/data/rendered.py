@@ -15,7 +15,8 @@ import numpy as np
 
 from maskpre.data.files import only_one
 from maskpre.data.progress import progress
-from maskpre.data.scenes.shards import RenderJob, ShardSummary, write_shards
+from maskpre.data.scenes.shards import Collection, RenderJob, ShardSummary, write_shards
+from maskpre.data.workers import available_cores
 from maskpre.errors import UserError
 
 Split = Literal["train", "test"]
@@ -27,8 +28,11 @@ _MANIFEST = "dataset.json"
 class Recipe(ABC):
     """Everything the pixels of a rendered data set depend on; another recipe, another folder.
 
-    A kind of data set says in class variables what its samples are called, how many go into a shard, how
-    many are worth a further process (which takes seconds to start), and about how much room one takes.
+    A kind of data set says in class variables how small its pictures may be, what its samples are called, how
+    many go into a shard, how many are worth a further process (which takes seconds to start), and about how
+    much room one takes.
+
+    Raises UserError for impossible values.
     """
 
     image_size: int
@@ -38,24 +42,24 @@ class Recipe(ABC):
     renderer: int
 
     stem: ClassVar[str]
+    smallest: ClassVar[int]
     samples: ClassVar[str]
     shard_size: ClassVar[int]
     per_worker: ClassVar[int]
     room: ClassVar[str]
 
-    @property
-    @abstractmethod
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
+    def __post_init__(self) -> None:
+        check_at_least(
+            image_size=(self.image_size, self.smallest),
+            num_train=(self.num_train, 1),
+            num_test=(self.num_test, 1),
+            seed=(self.seed, 0),
+        )
 
     @property
     @abstractmethod
-    def frames(self) -> int:
-        """Pictures per sample."""
-
-    @abstractmethod
-    def job(self, path: Path, *, first_index: int, first_key: int, count: int) -> RenderJob:
-        """What writes one shard."""
+    def collection(self) -> Collection:
+        """What the samples are taken from."""
 
     @property
     def name(self) -> str:
@@ -68,11 +72,13 @@ class Recipe(ABC):
 
         Test samples lie beyond any training set, at a multiple of the block in which classes are balanced.
         """
+        collection = self.collection
         count = self.num_train if split == "train" else self.num_test
-        start_index = 0 if split == "train" else len(self.classes) << 36
+        start_index = 0 if split == "train" else len(collection.classes) << 36
         return [
-            self.job(
-                folder / f"{split}-{number:06d}.tar",
+            RenderJob(
+                path=folder / f"{split}-{number:06d}.tar",
+                collection=collection,
                 first_index=start_index + start,
                 first_key=start,
                 count=min(self.shard_size, count - start),
@@ -91,8 +97,10 @@ def cache_folder(configured: str | None) -> Path:
     return default_cache_dir() if configured is None else Path(configured).expanduser()
 
 
-def ensure_rendered(cache_dir: Path | None, recipe: Recipe, *, num_workers: int) -> Path:
+def ensure_rendered(cache_dir: Path | None, recipe: Recipe, *, num_workers: int | None) -> Path:
     """Return the folder that holds what `recipe` describes, rendering it if it is not there yet.
+
+    `num_workers` processes render (None: one per core).
 
     The folder holds train-000000.tar, ..., test-000000.tar, ... with members KEY.ENDING and KEY.cls (label
     in ASCII), and dataset.json: class names, counts, shards of each split, mean and std of the training
@@ -101,13 +109,15 @@ def ensure_rendered(cache_dir: Path | None, recipe: Recipe, *, num_workers: int)
 
     Raises UserError where the cache folder can't be written.
     """
+    workers = available_cores() if num_workers is None else num_workers
+    check_at_least(num_workers=(workers, 1))
     folder = (default_cache_dir() if cache_dir is None else cache_dir) / recipe.name
     if not _is_complete(folder):
         waiting = f"Another process renders the demo data into {folder}; waiting for it"
         lock_file = folder.parent / f"{folder.name}.lock"
         with _naming_the_folder(folder.parent, recipe.room), only_one(lock_file, waiting=waiting):
             if not _is_complete(folder):
-                _render(folder, recipe, num_workers=num_workers)
+                _render(folder, recipe, num_workers=workers)
     return folder
 
 
@@ -171,12 +181,13 @@ def _render_shards(partial: Path, recipe: Recipe, *, num_workers: int) -> dict[S
 
 
 def _manifest(recipe: Recipe, shards: dict[Split, list[ShardSummary]]) -> dict[str, Any]:
-    pixels = recipe.num_train * recipe.frames * recipe.image_size**2
+    collection = recipe.collection
+    pixels = recipe.num_train * collection.pictures_per_sample * recipe.image_size**2
     mean = np.sum([shard.pixel_sum for shard in shards["train"]], axis=0) / pixels
     square = np.sum([shard.pixel_square_sum for shard in shards["train"]], axis=0) / pixels
     return {
         "recipe": asdict(recipe),
-        "classes": list(recipe.classes),
+        "classes": list(collection.classes),
         "mean": mean.tolist(),
         "std": np.sqrt(square - mean**2).tolist(),
         "splits": {split: _split_entry(written) for split, written in shards.items()},

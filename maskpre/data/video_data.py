@@ -7,10 +7,11 @@ from maskpre.data.dataset import MAX_IN_A_ROW, OnBadSample
 from maskpre.data.decoders import DecoderChoice, choose_decoder
 from maskpre.data.frames import DenseFrames, FrameSampling, SegmentFrames
 from maskpre.data.loader import BatchLoader
-from maskpre.data.module import PretrainData, Split
+from maskpre.data.module import PretrainData
 from maskpre.data.order import SequentialOrder
 from maskpre.data.resume import Layout
 from maskpre.data.sources import BadSampleError
+from maskpre.data.splits import Split
 from maskpre.data.transforms import SideCrop, Transform
 from maskpre.data.video import (
     Clips,

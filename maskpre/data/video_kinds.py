@@ -1,12 +1,13 @@
 """The kinds of video data a config can name."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from maskpre.data.demo_video import ensure_demo_video
 from maskpre.data.local_shards import LocalShards
-from maskpre.data.module import Split
-from maskpre.data.rendered import cache_folder
-from maskpre.data.sources import VIDEOS, FolderLabels, FolderSource, ListSource, ShardSource, Source
+from maskpre.data.rendered_data import RenderedData
+from maskpre.data.sources import VIDEOS, FolderLabels, FolderSource, ListSource, Source
+from maskpre.data.splits import Split
 from maskpre.data.video_data import VideoData
 
 
@@ -54,32 +55,21 @@ class VideoShardsData(LocalShards, VideoData):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DemoVideoData(VideoData):
-    """The built-in clips of ten motions, rendered into `cache_dir` at the first use.
+class DemoVideoData(RenderedData, VideoData):
+    """The built-in clips of ten motions; see `RenderedData`."""
 
-    Args:
-        cache_dir: where the shards are kept; None for `default_cache_dir`.
-        num_train, num_val: how many clips.
-        scene_seed: of the scenes; independent of the run's `seed`.
-    """
+    media = VIDEOS
 
-    cache_dir: str | None = None
     num_train: int = 4000
     num_val: int = 1000
-    scene_seed: int = 0
 
-    def make_source(self, split: Split) -> Source:
-        """The shards of `split`, rendered if they are not there."""
-        cache_dir = cache_folder(self.cache_dir)
-        folder = ensure_demo_video(
+    def ensure(self, cache_dir: Path) -> Path:
+        """See `ensure_demo_video`."""
+        return ensure_demo_video(
             cache_dir,
             image_size=self.image_size,
             num_frames=self.num_frames * self.frame_stride,
             num_train=self.num_train,
             num_test=self.num_val,
             seed=self.scene_seed,
-        )
-        name = "train" if split == "train" else "test"
-        return ShardSource(
-            shards=f"{folder}/{name}-*.tar", cache_dir=cache_dir, on_error=self.on_error, media=VIDEOS
         )

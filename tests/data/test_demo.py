@@ -18,7 +18,7 @@ from maskpre.data import demo, rendered
 from maskpre.data.demo import ensure_demo
 from maskpre.data.rendered import default_cache_dir
 from maskpre.data.scenes import CLASS_NAMES, RENDERER_VERSION, SceneRanges, label_of, render, sample_scene
-from maskpre.data.scenes.shards import ShardJob, write_shard
+from maskpre.data.scenes.shards import RenderJob, write_shard
 from maskpre.errors import UserError
 
 TEST_START = 20 << 36
@@ -185,7 +185,7 @@ def test_killed_render_leaves_nothing_that_is_believed(tmp_path: Path) -> None:
 
 
 def test_interrupted_render_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(jobs: list[ShardJob], **_: object) -> None:
+    def interrupt(jobs: list[RenderJob], **_: object) -> None:
         write_shard(jobs[0])
         assert ".partial-" in "".join(_leftovers(tmp_path))
         raise KeyboardInterrupt

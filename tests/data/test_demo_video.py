@@ -6,7 +6,7 @@ import pytest
 
 from maskpre.data.decode_video import VideoFile
 from maskpre.data.demo_video import ensure_demo_video
-from maskpre.data.scenes.clips import ClipJob
+from maskpre.data.scenes.clips import SceneClips
 from maskpre.data.scenes.motion import MOTIONS, ClipRanges, motion_of
 from maskpre.errors import UserError
 
@@ -27,19 +27,9 @@ def _members(path):
 
 
 @pytest.fixture(scope="module")
-def job(folder):
-    """What wrote the training shard."""
-    return ClipJob(
-        path=folder,
-        seed=0,
-        first_index=0,
-        first_key=0,
-        count=20,
-        image_size=32,
-        num_frames=6,
-        quantiser=20,
-        ranges=ClipRanges(),
-    )
+def clips():
+    """What the shards were written from."""
+    return SceneClips(seed=0, image_size=32, num_frames=6, quantiser=20, ranges=ClipRanges())
 
 
 def _decoded(content):
@@ -48,30 +38,30 @@ def _decoded(content):
         return video.read(np.arange(6)).pixels.permute(0, 2, 3, 1).numpy()
 
 
-def test_shards_hold_real_mp4_of_the_rendered_frames(folder, job):
+def test_shards_hold_real_mp4_of_the_rendered_frames(folder, clips):
     members = _members(folder / "train-000000.tar")
     assert list(members)[:2] == ["00000000.cls", "00000000.mp4"]
     for index in (0, 13):
         label = motion_of(seed=0, index=index)
         assert int(members[f"{index:08d}.cls"]) == label
         pixels = _decoded(members[f"{index:08d}.mp4"])
-        assert members[f"{index:08d}.mp4"] == job.make(index).content
-        rendered = job.frames(index, label)
+        assert members[f"{index:08d}.mp4"] == clips.make(index).content
+        rendered = clips.frames(index, label)
         assert pixels.shape == rendered.shape
         assert np.abs(pixels.astype(int) - rendered).mean() < 6
 
 
-def test_no_frame_is_coded_by_how_its_neighbours_move(job, monkeypatch):
+def test_no_frame_is_coded_by_how_its_neighbours_move(clips, monkeypatch):
     """The first frame looks the same whatever the motion, and any frame the same in any company."""
     content = {}
     for motion in range(10):
         monkeypatch.setattr("maskpre.data.scenes.clips.motion_of", lambda *, seed, index, m=motion: m)
-        content[motion] = _decoded(job.make(4).content)
+        content[motion] = _decoded(clips.make(4).content)
     assert all(np.array_equal(pixels[0], content[0][0]) for pixels in content.values())
     assert not np.array_equal(content[0][5], content[1][5])
-    frames = job.frames(4, 0)
-    monkeypatch.setattr(ClipJob, "frames", lambda *_: frames[[5, 1, 4, 0, 2, 3]])
-    assert np.array_equal(_decoded(job.make(4).content), content[0][[5, 1, 4, 0, 2, 3]])
+    frames = clips.frames(4, 0)
+    monkeypatch.setattr(SceneClips, "frames", lambda *_: frames[[5, 1, 4, 0, 2, 3]])
+    assert np.array_equal(_decoded(clips.make(4).content), content[0][[5, 1, 4, 0, 2, 3]])
 
 
 def test_the_manifest_names_the_motions_evenly(folder):

@@ -10,14 +10,14 @@ from jaxtyping import UInt8
 from maskpre.data.encode_video import Quality, encode_mp4
 from maskpre.data.scenes.motion import MOTIONS, ClipRanges, motion_of, sample_clip
 from maskpre.data.scenes.render import render
-from maskpre.data.scenes.shards import Rendered, RenderJob
+from maskpre.data.scenes.shards import Collection, Rendered
 
 FRAME_RATE = Fraction(8)
 """Frames per second that the files name; motions are drawn per frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipJob(RenderJob):
+class SceneClips(Collection):
     """Clips of `num_frames` frames, as H.264 in mp4.
 
     Every frame is coded by itself with the same quantiser, or its quality would tell how its neighbours move.
@@ -28,9 +28,14 @@ class ClipJob(RenderJob):
     ranges: ClipRanges
 
     @property
-    def num_classes(self) -> int:
+    def classes(self) -> tuple[str, ...]:
         """One per motion."""
-        return len(MOTIONS)
+        return tuple(motion.name for motion in MOTIONS)
+
+    @property
+    def pictures_per_sample(self) -> int:
+        """One per frame."""
+        return self.num_frames
 
     def make(self, index: int) -> Rendered:
         """The clip shown with the motion of its label."""

@@ -1,4 +1,4 @@
-"""Renders into tar shards; kept free of torch, as worker processes import it."""
+"""Renders collections of samples into tar shards; kept free of torch, as worker processes import it."""
 
 import io
 import multiprocessing
@@ -14,11 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
-from PIL import Image
-
-from maskpre.data.scenes.ranges import SceneRanges
-from maskpre.data.scenes.render import render
-from maskpre.data.scenes.sample import CLASS_NAMES, sample_scene
 
 
 class Rendered(NamedTuple):
@@ -31,45 +26,39 @@ class Rendered(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderJob(ABC):
-    """Which samples go into which file: indices first_index, first_index + 1, ... of the collection `seed`.
+class Collection(ABC):
+    """Numbered samples without end, each rendered from its number and the collection's `seed` alone."""
+
+    seed: int
+    image_size: int
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+
+    @property
+    @abstractmethod
+    def pictures_per_sample(self) -> int:
+        """How many pictures of `image_size` squared a sample is made of."""
+
+    @abstractmethod
+    def make(self, index: int) -> Rendered:
+        """Sample `index`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderJob:
+    """Which samples of a collection go into which file: first_index, first_index + 1, ...
 
     Members are named by the sample's number within its split, which starts at `first_key`.
     """
 
     path: Path
-    seed: int
+    collection: Collection
     first_index: int
     first_key: int
     count: int
-    image_size: int
-
-    @property
-    @abstractmethod
-    def num_classes(self) -> int:
-        """How many classes the collection has."""
-
-    @abstractmethod
-    def make(self, index: int) -> Rendered:
-        """Sample `index` of the collection."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardJob(RenderJob):
-    """Pictures of scenes, as PNG."""
-
-    ranges: SceneRanges
-
-    @property
-    def num_classes(self) -> int:
-        """Every shape with every pattern."""
-        return len(CLASS_NAMES)
-
-    def make(self, index: int) -> Rendered:
-        """The scene's picture."""
-        scene = sample_scene(seed=self.seed, index=index, ranges=self.ranges)
-        image = render(scene, size=self.image_size)["image"]
-        return Rendered(scene.label, "png", _png(image), image)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,12 +78,12 @@ def write_shard(job: RenderJob) -> ShardSummary:
 
     The file is byte for byte the same whenever and wherever it is written.
     """
-    class_counts = np.zeros(job.num_classes, np.int64)
+    class_counts = np.zeros(len(job.collection.classes), np.int64)
     sums = np.zeros((2, 3))
     with job.path.open("wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for number in range(job.count):
-                sample = job.make(job.first_index + number)
+                sample = job.collection.make(job.first_index + number)
                 key = f"{job.first_key + number:08d}"
                 _add(tar, f"{key}.cls", str(sample.label).encode("ascii"))
                 _add(tar, f"{key}.{sample.ending}", sample.content)
@@ -149,12 +138,6 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-
-
-def _png(image: UInt8[np.ndarray, "size size 3"]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()
 
 
 def _pixel_sums(image: UInt8[np.ndarray, "*any size size 3"]) -> Float64[np.ndarray, "2 3"]:

@@ -3,19 +3,18 @@ from pathlib import Path
 import pytest
 
 from maskpre.data.scenes import SceneRanges
-from maskpre.data.scenes.shards import ShardJob, write_shards
+from maskpre.data.scenes.pictures import ScenePictures
+from maskpre.data.scenes.shards import RenderJob, write_shards
 
 
-def _jobs(folder: Path, number: int) -> list[ShardJob]:
+def _jobs(folder: Path, number: int) -> list[RenderJob]:
     return [
-        ShardJob(
+        RenderJob(
             path=folder / f"{place}.tar",
-            seed=0,
+            collection=ScenePictures(seed=0, image_size=16, ranges=SceneRanges()),
             first_index=20 * place,
             first_key=0,
             count=20,
-            image_size=16,
-            ranges=SceneRanges(),
         )
         for place in range(number)
     ]
