@@ -1,22 +1,25 @@
-"""Training steps per second and peak memory of an experiment, beside a plain MAE step on timm's blocks.
+"""Training steps per second and peak memory of an experiment, beside a plain step on timm's blocks.
 
 With --against, it stands beside itself under other overrides instead, from the same weights, or beside
 another experiment.
 
 python scripts/benchmark_step.py experiment=mae --size vit_small_patch16_224 --batch 32
 python scripts/benchmark_step.py experiment=mae attention=triton --device cuda --against attention=sdpa
-python scripts/benchmark_step.py experiment=spark --size resnet50 --against encoder.execution=mask
+python scripts/benchmark_step.py experiment=spark --size resnet50 --batch 8
+python scripts/benchmark_step.py experiment=spark --size resnet50 --batch 8 --against encoder.execution=mask
 python scripts/benchmark_step.py experiment=videomae_v2 --against masking.decoder_ratio=0 --other-work
 python scripts/benchmark_step.py experiment=hpm --size vit_small_patch16_224 --against experiment=mae
 python scripts/benchmark_step.py experiment=mae data.num_train=256 data.num_val=64 --data
 
-The reference does what is published with MAE (He et al. 2022), as one would write it down: embed all patches,
-gather the visible ones, unshuffle, decode and predict all patches, compare all, count the hidden ones; AdamW
-as torch makes it. Both sides run in one process, in turns, on the same batch, with parts of the same sizes;
-where they are the same system they also start from the same weights and must find the same loss. With
-compile=true both are compiled. Both reuse freed memory as the package's commands do. The ratio is the median
-over rounds of reference time / step time. Peak memory is that of a process of its own for each side: the
-largest resident set on a CPU, the allocator's peak on a GPU.
+The reference does what is published, as one would write it down. MAE (He et al. 2022; `textbook_mae.py`):
+embed all patches, gather the visible ones, unshuffle, decode and predict all patches, compare all, count the
+hidden ones; AdamW as torch makes it. SparK on a ResNet (Tian et al. 2023; `textbook_spark.py`): convolve
+everything, multiply by the mask, normalise what is visible, fill the maps, decode, compare all patches, count
+the hidden ones; LAMB as timm makes it. Other systems stand beside MAE. Both sides run in one process, in
+turns, on the same batch, with parts of the same sizes; where they are the same system they also start from
+the same weights and must find the same loss. With compile=true both are compiled. Both reuse freed memory as
+the package's commands do. The ratio is the median over rounds of reference time / step time. Peak memory is
+that of a process of its own for each side: the largest resident set on a CPU, the allocator's peak on a GPU.
 """
 
 import argparse
@@ -28,11 +31,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from textbook_mae import same_system, textbook_beside
+from textbook import Textbook
+from textbook_mae import TextbookMAE
 from training_steps import (
     Batch,
     OurStep,
@@ -42,6 +45,7 @@ from training_steps import (
     chooses_experiment,
     configure,
     one_step,
+    textbook_for,
 )
 
 from maskpre.build import build_model
@@ -58,13 +62,15 @@ def build(args: argparse.Namespace, names: Sequence[str]) -> tuple[DictConfig, d
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
     set_attention(model, cfg.attention)
-    name = args.size or "vit_small_patch16_224"
+    book = textbook_for(model)
     makers: dict[str, Callable[[], Step]] = {
         "maskpre": lambda: OurStep(cfg, model.to(args.device), args.batch),
-        "textbook": lambda: TextbookStep(cfg, textbook_beside(model, name).to(args.device)),
+        "textbook": lambda: TextbookStep(
+            cfg, (book or TextbookMAE).beside(model, cfg, args.size).to(args.device), args.batch
+        ),
         "against": lambda: other_step(args, model),
     }
-    comparable = same_system(model) if args.against is None else not chooses_experiment(args.against)
+    comparable = book is not None if args.against is None else not chooses_experiment(args.against)
     return cfg, {name: makers[name]() for name in names}, comparable
 
 
@@ -82,8 +88,9 @@ def losses(sides: dict[str, Step], batch: Batch) -> list[float]:
     """The loss of every side under the same mask."""
     uniform = None
     if "textbook" in sides:
-        book: Any = sides["textbook"].model
-        uniform = torch.rand(len(batch["image"]), book.patch_embed.num_patches).to(batch["image"].device)
+        book = sides["textbook"].model
+        assert isinstance(book, Textbook)
+        uniform = torch.rand(len(batch["image"]), book.num_cells).to(batch["image"].device)
     with torch.no_grad():
         return [side.loss(batch, uniform).item() for side in sides.values()]
 

@@ -1,12 +1,15 @@
 """A plain MAE on timm's blocks (He et al. 2022), written down in the order the paper tells it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
+from omegaconf import DictConfig
+from textbook import Textbook
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from maskpre.encoders.vit import ViT
 from maskpre.masking.random import RandomMasking
@@ -31,14 +34,14 @@ class Sizes:
     normalize: bool = True
 
 
-class TextbookMAE(nn.Module):
+class TextbookMAE(Textbook):
     """MAE in the order the paper tells it."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
         self.patch_embed = PatchEmbed(sizes.image, sizes.patch, 3, sizes.width)
-        cells = self.patch_embed.num_patches
+        cells = self.num_cells = self.patch_embed.num_patches
         self.cls_token = nn.Parameter(torch.zeros(1, 1, sizes.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, cells + 1, sizes.width), requires_grad=False)
         self.blocks = nn.ModuleList(
@@ -100,47 +103,45 @@ class TextbookMAE(nn.Module):
         error = ((prediction - target) ** 2).mean(dim=-1)
         return (error * mask).sum() / mask.sum()
 
+    def optimizer(self, cfg: DictConfig, batch: int) -> Optimizer:
+        """See `Textbook.optimizer`; as torch makes it."""
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        return AdamW(weights, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
 
-def same_system(model: MaskedModel) -> bool:
-    """Whether the reference does what the model does."""
-    parts = (model.encoder, *model.predictors.values(), *model.maskings.values(), *model.targets.values())
-    return [type(part) for part in parts] == [ViT, MAEDecoder, RandomMasking, PixelTarget]
+    @classmethod
+    def teaches(cls, model: MaskedModel) -> bool:
+        """See `Textbook.teaches`."""
+        parts = (model.encoder, *model.predictors.values(), *model.maskings.values(), *model.targets.values())
+        return [type(part) for part in parts] == [ViT, MAEDecoder, RandomMasking, PixelTarget]
 
-
-def textbook_beside(model: MaskedModel, name: str) -> TextbookMAE:
-    """The reference in the sizes of the model, with its weights where it is the same system.
-
-    Parts that the model doesn't have get the published sizes, the encoder those of `name` in timm.
-    """
-    encoder: Any = model.encoder if isinstance(model.encoder, ViT) else ViT(name=name, img_size=224)
-    grid = encoder.spec.grid
-    sizes = {
-        "image": grid.input_size[0],
-        "patch": grid.stride[0],
-        "width": encoder.spec.embed_dim,
-        "depth": len(encoder.blocks),
-        "heads": encoder.blocks[0].attn.num_heads,
-    }
-    decoder: Any = model.predictors["main"]
-    if isinstance(decoder, MAEDecoder):
-        sizes |= {
-            "decoder_width": decoder.input_dim,
-            "decoder_depth": len(decoder.blocks),
-            "decoder_heads": decoder.blocks[0].attn.num_heads,
+    @classmethod
+    def beside(cls, model: MaskedModel, cfg: DictConfig, size: str | None) -> Self:
+        """See `Textbook.beside`."""
+        encoder: Any = model.encoder
+        if not isinstance(encoder, ViT):
+            encoder = ViT(name=size or "vit_small_patch16_224", img_size=224)
+        grid = encoder.spec.grid
+        sizes = {
+            "image": grid.input_size[0],
+            "patch": grid.stride[0],
+            "width": encoder.spec.embed_dim,
+            "depth": len(encoder.blocks),
+            "heads": encoder.blocks[0].attn.num_heads,
         }
-    if not same_system(model):
-        return TextbookMAE(Sizes(**sizes))
-    masking: Any = model.maskings["main"]
-    target: Any = model.targets["main"]
-    book = TextbookMAE(
-        Sizes(
-            **sizes,
-            ratio=masking.ratio,
-            normalize=target.normalize == "patch",
-        )
-    )
-    book.load_state_dict(textbook_weights(encoder, decoder))
-    return book
+        decoder: Any = model.predictors["main"]
+        if isinstance(decoder, MAEDecoder):
+            sizes |= {
+                "decoder_width": decoder.input_dim,
+                "decoder_depth": len(decoder.blocks),
+                "decoder_heads": decoder.blocks[0].attn.num_heads,
+            }
+        if not cls.teaches(model):
+            return cls(Sizes(**sizes))
+        masking: Any = model.maskings["main"]
+        target: Any = model.targets["main"]
+        book = cls(Sizes(**sizes, ratio=masking.ratio, normalize=target.normalize == "patch"))
+        book.load_state_dict(textbook_weights(encoder, decoder))
+        return book
 
 
 def textbook_weights(encoder: nn.Module, decoder: nn.Module) -> dict[str, Tensor]:

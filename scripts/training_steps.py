@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from textbook import Textbook, optimizer_of
 from textbook_mae import TextbookMAE
+from textbook_spark import TextbookSparK
 from torch import Tensor
 
 from maskpre.config import compose
@@ -17,6 +19,7 @@ from maskpre.teachers.cache import TeacherCache
 from maskpre.teachers.recorder import formats_of, frozen_passes, run_teachers
 
 Batch = dict[str, Tensor]
+TEXTBOOKS: tuple[type[Textbook], ...] = (TextbookMAE, TextbookSparK)
 # Schedules are measured half-way: at the start some of them do nothing yet.
 PROGRESS = 0.5
 
@@ -33,12 +36,9 @@ class OurStep:
             None if cfg.teacher_cache is None else instantiate(cfg.teacher_cache)
         )
         self.kept: Batch = {}
-        self.optimizer, _ = instantiate(cfg.optim).build(
-            [(name, weight) for name, weight in model.named_parameters() if not name.startswith("teachers.")],
-            effective_batch=batch,
-            total_steps=100_000,
-            steps_per_epoch=100,
-        )
+        named = model.named_parameters()
+        trained = [(name, weight) for name, weight in named if not name.startswith("teachers.")]
+        self.optimizer = optimizer_of(cfg, trained, batch)
 
     def loss(self, batch: Batch, uniform: Tensor | None = None) -> Tensor:
         """The loss; `uniform` decides the mask, if given."""
@@ -67,22 +67,22 @@ class OurStep:
 class TextbookStep:
     """A training step of the reference; pictures are normalised as the experiment says."""
 
-    def __init__(self, cfg: DictConfig, model: TextbookMAE) -> None:
+    def __init__(self, cfg: DictConfig, model: Textbook, batch: int) -> None:
         self.model = model
+        device = next(model.parameters()).device
         self.mean, self.std = (
-            torch.tensor(list(values), device=model.cls_token.device)[:, None, None]
+            torch.tensor(list(values), device=device)[:, None, None]
             for values in (cfg.data.mean, cfg.data.std)
         )
         if cfg.compile:
             model.compile()
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(weights, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
+        self.optimizer = model.optimizer(cfg, batch)
 
     def loss(self, batch: Batch, uniform: Tensor | None = None) -> Tensor:
         """The loss; `uniform` decides the mask, if given."""
         image = (batch["image"].float() / 255 - self.mean) / self.std
         if uniform is None:
-            uniform = torch.rand(len(image), self.model.patch_embed.num_patches, device=image.device)
+            uniform = torch.rand(len(image), self.model.num_cells, device=image.device)
         return self.model(image, uniform)
 
     def finish(self) -> None:
@@ -90,6 +90,11 @@ class TextbookStep:
 
 
 Step = OurStep | TextbookStep
+
+
+def textbook_for(model: MaskedModel) -> type[Textbook] | None:
+    """The reference that does what the model does, if there is one."""
+    return next((book for book in TEXTBOOKS if book.teaches(model)), None)
 
 
 def one_step(step: Step, stream: Iterator[Batch], precision: str) -> float:

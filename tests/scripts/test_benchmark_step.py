@@ -51,6 +51,25 @@ def test_both_sides_learn_the_same(script):
     assert not grads
 
 
+def test_both_sides_learn_the_same_of_convnets(script):
+    args = script.parse(["experiment=spark", "data.image_size=32", "predictor.width=32", "--batch=3"])
+    cfg, sides, comparable = script.build(args, script.SIDES)
+    assert comparable
+    batch = next(script.batches(cfg, args))
+    uniform = torch.rand(3, 4)
+    ours, theirs = (sides[name].loss(batch, uniform) for name in script.SIDES)
+    torch.testing.assert_close(ours, theirs)
+    (ours + theirs).backward()
+    model, book = (sides[name].model for name in script.SIDES)
+    parts = {"encoder.": model.encoder, "": model.predictors["main"]}
+    found = {prefix + name: w for prefix, part in parts.items() for name, w in part.named_parameters()}
+    expected = dict(book.named_parameters())
+    assert found.keys() == expected.keys()
+    for name, weight in found.items():
+        grad = expected[name].grad
+        torch.testing.assert_close(weight.grad, grad, rtol=0, atol=1e-4 * float(grad.abs().max()) + 1e-6)
+
+
 def test_another_experiment_is_built_from_its_own_overrides(script):
     args = script.parse(["experiment=hpm", "--against", "experiment=mae", "--threads=1"])
     args.overrides += [one for one in SMALL if not one.startswith("--")]
@@ -85,7 +104,7 @@ def test_size_replaces_the_small_encoder_and_decoder(script):
     model = script.build_model(cfg)
     assert model.encoder.spec.grid.shape == (6, 6)
     assert (model.encoder.spec.embed_dim, len(model.encoder.blocks)) == (192, 12)
-    book = script.textbook_beside(model, "vit_tiny_patch16_224")
+    book = script.TextbookMAE.beside(model, cfg, "vit_tiny_patch16_224")
     assert (book.sizes.decoder_width, book.sizes.decoder_depth, book.sizes.decoder_heads) == (512, 8, 16)
 
 
