@@ -8,6 +8,7 @@ from maskpre.checkpoints.names_hpm import average_keys, pretraining_keys
 from maskpre.golden.case import CannotReplayError, Case, Tensors
 from maskpre.golden.compare import Replay
 from maskpre.golden.hpm_masks import GUIDED_END, constant_share
+from maskpre.golden.mae_settings import MAESettings
 from maskpre.golden.plans import given_target
 from maskpre.golden.pretraining import Experiment, experiment, gradients, official_gradients, step_tensors
 from maskpre.masking.base import count_visible
@@ -17,26 +18,15 @@ from maskpre.types import Step
 STUDENT, EMA, AFTER = "student/", "ema/", "ema_after/"
 
 
-@dataclass
-class Settings:
+@dataclass(kw_only=True)
+class Settings(MAESettings):
     """The official constructor's arguments and the step's.
 
     `keep_ratio` is the constant share of hard patches without `guide`.
     """
 
-    img_size: int
-    patch_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    decoder_embed_dim: int
-    decoder_depth: int
-    decoder_num_heads: int
-    mask_ratio: float
     epoch: int
     total_epoch: int
-    batch: int
-    norm_pix_loss: bool = False
     relative: bool = True
     learning_loss: bool = True
     learn_feature_loss: str = "none"
@@ -44,7 +34,6 @@ class Settings:
     keep_ratio: float | None = None
     vis_mask_ratio: float = 0.0
     mlp_ratio: float = 4.0
-    eps: float = 1e-6
 
     @property
     def progress(self) -> float:
@@ -63,19 +52,11 @@ def overrides(s: Settings, outputs: int) -> list[str]:
         "experiment=hpm",
         *_targets(s),
         f"loss@objectives.losses.loss={'pairwise' if s.relative else 'standardized_mse'}",
-        f"data.image_size={s.img_size}",
-        f"encoder.patch_size={s.patch_size}",
-        f"encoder.embed_dim={s.embed_dim}",
-        f"encoder.depth={s.depth}",
-        f"encoder.num_heads={s.num_heads}",
+        *s.sizes(),
         f"encoder.mlp_ratio={s.mlp_ratio}",
         f"encoder.secondary_ratio={s.vis_mask_ratio}",
-        f"predictor.embed_dim={s.decoder_embed_dim}",
-        f"predictor.depth={s.decoder_depth}",
-        f"predictor.num_heads={s.decoder_num_heads}",
         f"predictor.mlp_ratio={s.mlp_ratio}",
         f"predictors.losses.outputs_per_value={outputs}",
-        f"masking.ratio={s.mask_ratio}",
         f"masking.epochs={s.total_epoch}",
         f"averages.ema.decay.epochs={s.total_epoch}",
         "averages.ema.decay.start=0.999",
@@ -87,7 +68,7 @@ def overrides(s: Settings, outputs: int) -> list[str]:
 def _targets(s: Settings) -> list[str]:
     """What is predicted; features of another network than the average are given to the model later."""
     if s.learn_feature_loss == "none":
-        return ["target=pixels_patch_norm" if s.norm_pix_loss else "target=pixels"]
+        return [s.pixel_target]
     own = ["target=features", "target.of=ema"]
     return [*(own if s.learn_feature_loss == "ema" else ["target=pixels"]), "loss=normalized_l2"]
 

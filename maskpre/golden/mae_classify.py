@@ -13,28 +13,22 @@ from maskpre.evaluation.heads import build_probe_head
 from maskpre.golden.case import CannotReplayError, Case
 from maskpre.golden.classify import classify, decay_groups
 from maskpre.golden.compare import Replay
+from maskpre.golden.mae_settings import PlainViTSettings
 from maskpre.golden.pretraining import gradients, load_strictly, official_gradients, set_norm_eps
 
 HEAD = "head."
 
 
-@dataclass
-class Settings:
+@dataclass(kw_only=True)
+class Settings(PlainViTSettings):
     """The official constructor's arguments, the head, and what the optimiser would be given."""
 
-    img_size: int
-    patch_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
     num_classes: int
-    batch: int
     mlp_ratio: float = 4.0
     global_pool: bool = True
     head: str = "finetune"
     layer_decay: float = 0.65
     weight_decay: float = 0.05
-    eps: float = 1e-6
 
 
 def replay(case: Case) -> Replay:

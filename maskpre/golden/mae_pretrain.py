@@ -9,32 +9,21 @@ from omegaconf import DictConfig
 from maskpre.checkpoints.names_mae import official_name, pretraining_keys
 from maskpre.golden.case import Case
 from maskpre.golden.compare import Replay
+from maskpre.golden.mae_settings import MAESettings
 from maskpre.golden.pretraining import Experiment, experiment, replay_experiment
 from maskpre.model import MaskedModel
 from maskpre.optim import build_param_groups, weight_decay_split
 from maskpre.optim.formulas import warmup_cosine
 
 
-@dataclass
-class Settings:
+@dataclass(kw_only=True)
+class Settings(MAESettings):
     """The official constructor's arguments and the step's.
 
     `grad_patch_weight` says whether the case keeps the patch embedding's gradient.
     """
 
-    img_size: int
-    patch_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    decoder_embed_dim: int
-    decoder_depth: int
-    decoder_num_heads: int
-    mask_ratio: float
-    batch: int
-    norm_pix_loss: bool = False
     mlp_ratio: float = 4.0
-    eps: float = 1e-6
     grad_patch_weight: bool = True
 
 
@@ -42,18 +31,10 @@ def overrides(s: Settings) -> list[str]:
     """The experiment `mae` with a case's sizes."""
     return [
         "experiment=mae",
-        "target=pixels_patch_norm" if s.norm_pix_loss else "target=pixels",
-        f"data.image_size={s.img_size}",
-        f"encoder.patch_size={s.patch_size}",
-        f"encoder.embed_dim={s.embed_dim}",
-        f"encoder.depth={s.depth}",
-        f"encoder.num_heads={s.num_heads}",
+        s.pixel_target,
+        *s.sizes(),
         f"encoder.mlp_ratio={s.mlp_ratio}",
-        f"predictor.embed_dim={s.decoder_embed_dim}",
-        f"predictor.depth={s.decoder_depth}",
-        f"predictor.num_heads={s.decoder_num_heads}",
         f"predictor.mlp_ratio={s.mlp_ratio}",
-        f"masking.ratio={s.mask_ratio}",
     ]
 
 

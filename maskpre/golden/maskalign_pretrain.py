@@ -13,6 +13,7 @@ from maskpre.checkpoints.names_maskalign import official_name, pretraining_keys
 from maskpre.checkpoints.names_transformers import clip_keys, vit_keys
 from maskpre.golden.case import CannotReplayError, Case, Tensors
 from maskpre.golden.compare import Replay
+from maskpre.golden.mae_settings import PlainViTSettings
 from maskpre.golden.plans import plan_tensors
 from maskpre.golden.pretraining import Experiment, experiment, gradients, official_gradients
 from maskpre.model import MaskedModel
@@ -55,16 +56,10 @@ class TeacherSettings:
     img_size: int | None = None
 
 
-@dataclass
-class Settings:
+@dataclass(kw_only=True)
+class Settings(PlainViTSettings):
     """The official constructor's arguments and the step's."""
 
-    img_size: int
-    patch_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    batch: int
     mask_ratio: float
     mask_type: str
     fusion_type: str
@@ -74,7 +69,6 @@ class Settings:
     loss_weights: str
     teacher: TeacherSettings
     mlp_ratio: float = 4.0
-    eps: float = 1e-6
 
 
 def overrides(case: Case, s: Settings, patch_size: int) -> list[str]:
@@ -90,13 +84,9 @@ def overrides(case: Case, s: Settings, patch_size: int) -> list[str]:
         f"predictor.head={s.head_type}",
         f"target.layers={s.loss_weights}",
         f"target.normalize={s.target_norm}",
-        f"data.image_size={s.img_size}",
         f"data.mean={IMAGENET[0]}",
         f"data.std={IMAGENET[1]}",
-        f"encoder.patch_size={s.patch_size}",
-        f"encoder.embed_dim={s.embed_dim}",
-        f"encoder.depth={s.depth}",
-        f"encoder.num_heads={s.num_heads}",
+        *s.sizes(),
         f"encoder.mlp_ratio={s.mlp_ratio}",
         "teacher.weights=null",
         f"teacher.img_size={t.img_size or s.img_size}",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
@@ -38,12 +38,9 @@ class Experiment:
         """The model in float64 as it starts training; its objective reads `region`."""
         config = self.config.copy()
         config.objectives.main.region = region
-        try:
-            model = build_model(config).double()
-            if self.plan is not None:
-                model.maskings["main"] = GivenMasking(plan=self.plan)
-        except UserError as error:
-            raise CannotReplayError(f"{self.case.name}: {error}") from error
+        model = build(self.case, config)
+        if self.plan is not None:
+            model.maskings["main"] = GivenMasking(plan=self.plan)
         if self.eps is not None:
             set_norm_eps(model, self.eps)
         return model
@@ -54,9 +51,7 @@ class Experiment:
 
     def run(self, model: MaskedModel) -> Step:
         """One step on the case's pictures."""
-        images = self.case.input("imgs")
-        batch = {"image": images, "index": torch.arange(len(images)), "epoch": torch.zeros(len(images))}
-        return model(batch, noise=GivenNoise(dict(self.noise)), progress=self.progress)
+        return take_step(model, "image", self.case.input("imgs"), noise=self.noise, progress=self.progress)
 
     def predict_everywhere(self) -> Tensor:
         """Predictions at all cells in raster order; no gradients."""
@@ -73,6 +68,28 @@ def experiment(case: Case, overrides: Sequence[str]) -> DictConfig:
         return compose([*overrides, "epochs=800", *case.overrides])
     except ValueError as error:
         raise CannotReplayError(f"{case.name}: {error}") from error
+
+
+def build(case: Case, config: DictConfig) -> MaskedModel:
+    """The model in float64; CannotReplayError for what this package refuses."""
+    try:
+        return build_model(config).double()
+    except UserError as error:
+        raise CannotReplayError(f"{case.name}: {error}") from error
+
+
+def take_step(
+    model: MaskedModel,
+    kind: Literal["image", "video"],
+    samples: Tensor,
+    *,
+    noise: Mapping[str, Tensor],
+    progress: float = 0.0,
+) -> Step:
+    """One step on given pictures or clips, with given draws by stream."""
+    batch = {kind: samples, "index": torch.arange(len(samples)), "epoch": torch.zeros(len(samples))}
+    step: Step = model(batch, noise=GivenNoise(dict(noise)), progress=progress)
+    return step
 
 
 def set_norm_eps(model: nn.Module, eps: float) -> None:

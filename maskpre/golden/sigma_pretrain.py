@@ -3,22 +3,26 @@
 from dataclasses import dataclass, field
 from math import isqrt
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from maskpre.build import build_model
 from maskpre.checkpoints.names_sigma import official_keys, pretraining_keys
-from maskpre.errors import UserError
 from maskpre.golden import videomae_pretrain
 from maskpre.golden.case import CannotReplayError, Case, Tensors
 from maskpre.golden.compare import Replay
 from maskpre.golden.plans import GivenMasking, GivenTarget, given_target
-from maskpre.golden.pretraining import experiment, gradients, load_strictly, official_gradients
+from maskpre.golden.pretraining import (
+    build,
+    experiment,
+    gradients,
+    load_strictly,
+    official_gradients,
+    take_step,
+)
+from maskpre.golden.videomae_settings import read_settings
 from maskpre.losses.swapped_assignments import SwappedAssignments
 from maskpre.model import MaskedModel
-from maskpre.ops.noise import GivenNoise
 from maskpre.targets.clusters import ClusterTarget
 from maskpre.targets.features import normalize_features
 from maskpre.types import MaskPlan, Step, align
@@ -31,7 +35,7 @@ UNKNOWN = ("cos_attn", "decoder_mask_ratio")
 PREFIXES = (0, 1, 5)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Settings(videomae_pretrain.Settings):
     """The official constructor's arguments and the step's settings.
 
@@ -45,7 +49,6 @@ class Settings(videomae_pretrain.Settings):
     sinkhorn_eps: float = 0.05
     memory_size: int = 0
     head_dims: list[int] = field(default_factory=lambda: [1536, 1024, 1024, 512, 256])
-    mask_type: str = "tube"
     world_size: int = 1
     use_checkpoint: bool = False
     chromatic_correction: bool = False
@@ -62,9 +65,7 @@ def replay(case: Case) -> Replay:
     features = _features(case, s, plan) if s.target_type in DINO else None
     model = _build(case, s, plan, features)
     load_strictly(model, pretraining_keys(case.weights), case)
-    videos = case.input("videos")
-    batch = {"video": videos, "index": torch.arange(len(videos)), "epoch": torch.zeros(len(videos))}
-    step = model(batch, noise=GivenNoise({}), progress=0.0)
+    step = take_step(model, "video", case.input("videos"), noise={})
     assert step.total is not None
     step.total.backward()
     return Replay(
@@ -82,10 +83,8 @@ def _settings(case: Case) -> Settings:
     for name in UNKNOWN:
         if name in given:
             raise CannotReplayError(f"{case.name}: hyperparameters: {name!r} is unknown")
-    s = case.settings(Settings)
+    s = read_settings(case, Settings)
     s.with_cp = s.use_checkpoint
-    if "qkv_bias" not in given:
-        s.qkv_bias = "encoder.blocks.0.attn.q_bias" in case.weights
     if s.target_type not in TARGETS:
         raise CannotReplayError(
             f"{case.name}: target_type {s.target_type!r} is unknown; known are {', '.join(TARGETS)}"
@@ -142,10 +141,7 @@ def _build(case: Case, s: Settings, plan: MaskPlan, features: Tensor | None) -> 
             config.targets.main = given
         else:
             config.target.values = given
-    try:
-        model = build_model(config).double().eval()
-    except UserError as error:
-        raise CannotReplayError(f"{case.name}: {error}") from error
+    model = build(case, config).eval()
     model.maskings["main"] = GivenMasking(plan=plan)
     target = model.targets["main"]
     if s.decoder_num_classes not in (None, target.dim):

@@ -3,17 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from maskpre.build import build_model
 from maskpre.checkpoints.names_spark import model_names, pretraining_keys
-from maskpre.errors import UserError
 from maskpre.golden.case import CannotReplayError, Case, Tensors, parse
 from maskpre.golden.compare import Replay
-from maskpre.golden.pretraining import experiment, gradients, load_strictly, official_gradients
+from maskpre.golden.pretraining import (
+    build,
+    experiment,
+    gradients,
+    load_strictly,
+    official_gradients,
+    take_step,
+)
 from maskpre.model import MaskedModel
-from maskpre.ops.noise import GivenNoise
 from maskpre.ops.patchify import unpatchify
 from maskpre.types import Step
 
@@ -96,10 +99,7 @@ def _build(case: Case, settings: Settings) -> MaskedModel:
             f"predictor.densify_norm={DENSIFY_NORMS.get(settings.densify_norm, 'none')}",
         ],
     )
-    try:
-        model = build_model(config).double().train(settings.train)
-    except UserError as error:
-        raise CannotReplayError(f"{case.name}: {error}") from error
+    model = build(case, config).train(settings.train)
     load_strictly(model, pretraining_keys(case.weights), case)
     return model
 
@@ -107,10 +107,9 @@ def _build(case: Case, settings: Settings) -> MaskedModel:
 def replay(case: Case) -> Replay:
     """A step from the case's noise: loss, gradients, feature maps, picture, and running statistics."""
     model = _build(case, case.settings(Settings))
-    images = case.input("images")
-    batch = {"image": images, "index": torch.arange(len(images)), "epoch": torch.zeros(len(images))}
     filled = _record_filled_maps(model)
-    step = model(batch, noise=GivenNoise({"mask": case.input("noise")}), progress=0.0)
+    step = take_step(model, "image", case.input("images"), noise={"mask": case.input("noise")})
+    assert step.total is not None
     step.total.backward()
     mask = step.plans["student"].mask
     return Replay(

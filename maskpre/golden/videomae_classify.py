@@ -12,47 +12,29 @@ from maskpre.golden.case import CannotReplayError, Case, Tensors
 from maskpre.golden.classify import decay_groups
 from maskpre.golden.compare import Replay
 from maskpre.golden.pretraining import gradients, load_strictly, official_gradients
-from maskpre.golden.videomae_pretrain import refuse_learnable_positions
+from maskpre.golden.videomae_settings import VideoSettings, read_settings, refuse_learnable_positions
 
 
-@dataclass
-class Settings:
-    """The official constructor's arguments, and what the optimiser would be given.
+@dataclass(kw_only=True)
+class Settings(VideoSettings):
+    """The official constructor's arguments, and what the optimiser would be given."""
 
-    `all_frames` is V2's name for `num_frames`; `qkv_bias` None is told from the weights. Dropout rates have
-    no effect in evaluation.
-    """
-
-    img_size: int
-    patch_size: int
     embed_dim: int
     depth: int
     num_heads: int
     num_classes: int
-    num_frames: int = 16
-    all_frames: int | None = None
-    tubelet_size: int = 2
-    mlp_ratio: float = 4.0
-    qkv_bias: bool | None = None
-    init_values: float | None = 0.0
-    cos_attn: bool = False
     use_mean_pooling: bool = True
-    use_learnable_pos_emb: bool = False
-    drop_rate: float = 0.0
-    attn_drop_rate: float = 0.0
     fc_drop_rate: float = 0.0
     head_drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
     init_scale: float = 0.0
     in_chans: int = 3
-    with_cp: bool = False
     layer_decay: float = 0.75
     weight_decay: float = 0.05
 
 
 def replay(case: Case) -> Replay:
     """Scores of the mean token in evaluation mode, and the groups that fine-tuning makes of parameters."""
-    s = case.settings(Settings)
+    s = read_settings(case, Settings)
     refuse_learnable_positions(case, s.use_learnable_pos_emb)
     if not s.use_mean_pooling:
         raise CannotReplayError(f"{case.name}: use_mean_pooling must be true; tokens are always averaged")
@@ -73,20 +55,16 @@ def replay(case: Case) -> Replay:
 
 
 def _network(case: Case, s: Settings) -> VideoViTClassifier:
-    has_bias = "blocks.0.attn.q_bias" in case.weights if s.qkv_bias is None else s.qkv_bias
     options = {
         "img_size": s.img_size,
-        "num_frames": s.num_frames if s.all_frames is None else s.all_frames,
+        "num_frames": s.num_frames,
         "in_chans": s.in_chans,
         "patch_size": s.patch_size,
         "tubelet_size": s.tubelet_size,
         "embed_dim": s.embed_dim,
         "depth": s.depth,
         "num_heads": s.num_heads,
-        "mlp_ratio": s.mlp_ratio,
-        "qkv_bias": "no_key" if has_bias else "none",
-        "scores": "cosine" if s.cos_attn else "dot",
-        "init_values": s.init_values or None,
+        **s.blocks(),
     }
     try:
         net = Architecture(VIDEO_VIT, options).build(num_classes=s.num_classes, global_pool="avg")

@@ -6,26 +6,30 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from maskpre.build import build_model
 from maskpre.checkpoints.names_videomae import official_keys, pretraining_keys
-from maskpre.errors import UserError
 from maskpre.golden.case import CannotReplayError, Case, Tensors
 from maskpre.golden.compare import Replay
 from maskpre.golden.plans import GivenMasking
-from maskpre.golden.pretraining import experiment, gradients, load_strictly, official_gradients
+from maskpre.golden.pretraining import (
+    build,
+    experiment,
+    gradients,
+    load_strictly,
+    official_gradients,
+    take_step,
+)
+from maskpre.golden.videomae_settings import VideoSettings, read_settings, refuse_learnable_positions
 from maskpre.model import MaskedModel
 from maskpre.objectives import region_weight
-from maskpre.ops.noise import GivenNoise
 from maskpre.predictors.video_decoder import VideoDecoder
 from maskpre.types import Grid, MaskPlan, Step, align
 
 
-@dataclass
-class Settings:
+@dataclass(kw_only=True)
+class Settings(VideoSettings):
     """The official constructor's arguments and the step's settings.
 
-    Kinds and ratios are those of the given masks. `all_frames` is V2's name for `num_frames`; `qkv_bias` None
-    is told from the weights. Dropout rates have no effect in evaluation.
+    Kinds and ratios are those of the given masks.
     """
 
     encoder_embed_dim: int
@@ -34,25 +38,11 @@ class Settings:
     decoder_embed_dim: int
     decoder_depth: int
     decoder_num_heads: int
-    img_size: int
-    patch_size: int
-    num_frames: int = 16
-    all_frames: int | None = None
-    tubelet_size: int = 2
-    mlp_ratio: float = 4.0
-    qkv_bias: bool | None = None
-    init_values: float | None = 0.0
-    drop_rate: float = 0.0
-    attn_drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    use_learnable_pos_emb: bool = False
     normlize_target: bool = True
     mask_type: str = "tube"
     mask_ratio: float = 0.0
     decoder_mask_type: str = "run_cell"
-    cos_attn: bool = False
     decoder_mask_ratio: float = 0.0
-    with_cp: bool = False
     encoder_in_chans: int = 3
     encoder_num_classes: int = 0
     decoder_num_classes: int | None = None
@@ -79,13 +69,7 @@ METHOD = {
 
 def overrides(s: Settings) -> list[str]:
     """The method of the experiment `videomae` with a case's sizes and switches."""
-    shared = {
-        "mlp_ratio": s.mlp_ratio,
-        "qkv_bias": "no_key" if s.qkv_bias else "none",
-        "scores": "cosine" if s.cos_attn else "dot",
-        "init_values": s.init_values or "null",
-        "drop_path_rate": s.drop_path_rate,
-    }
+    shared = {**s.blocks(), "init_values": s.init_values or "null", "drop_path_rate": s.drop_path_rate}
     return [
         *(f"{group}={name}" for group, name in METHOD.items()),
         f"data.num_frames={s.num_frames}",
@@ -108,14 +92,12 @@ def overrides(s: Settings) -> list[str]:
 
 def replay(case: Case) -> Replay:
     """One step under the case's masks; the region is what is decoded and hidden from the encoder."""
-    s = settings_of(case)
+    s = read_settings(case, Settings)
     _check(case, s)
     plan = given_plan(case, s.grid)
     model = _build(case, s, plan)
     load_strictly(model, pretraining_keys(case.weights), case)
-    videos = case.input("videos")
-    batch = {"video": videos, "index": torch.arange(len(videos)), "epoch": torch.zeros(len(videos))}
-    step = model(batch, noise=GivenNoise({}), progress=0.0)
+    step = take_step(model, "video", case.input("videos"), noise={})
     assert step.total is not None
     step.total.backward()
     return Replay(
@@ -125,23 +107,6 @@ def replay(case: Case) -> Replay:
         gradients=official_keys(gradients(model)),
         expected_gradients=official_gradients(case),
     )
-
-
-def settings_of(case: Case) -> Settings:
-    """The case's settings, with what they leave to the weights and to another name."""
-    s = case.settings(Settings)
-    biased = "encoder.blocks.0.attn.q_bias" in case.weights if s.qkv_bias is None else s.qkv_bias
-    frames = s.num_frames if s.all_frames is None else s.all_frames
-    return replace(s, qkv_bias=biased, num_frames=frames)
-
-
-def refuse_learnable_positions(case: Case, wanted: bool) -> None:
-    """The official code can't run with them, so that there is nothing to be held against."""
-    if wanted:
-        raise CannotReplayError(
-            f"{case.name}: use_learnable_pos_emb must be false; the official code fails with it, as its "
-            "table has a row too many"
-        )
 
 
 def _check(case: Case, s: Settings) -> None:
@@ -158,11 +123,8 @@ def _check(case: Case, s: Settings) -> None:
 def _build(case: Case, s: Settings, plan: MaskPlan) -> MaskedModel:
     config = experiment(case, overrides(s))
     config.objectives.main.region = "masked" if plan.decode is None else "decode&masked"
-    try:
-        # Evaluation mode, as nothing but stochastic depth is told apart by it.
-        model = build_model(config).double().eval()
-    except UserError as error:
-        raise CannotReplayError(f"{case.name}: {error}") from error
+    # Evaluation mode, as nothing but stochastic depth is told apart by it.
+    model = build(case, config).eval()
     model.maskings["main"] = GivenMasking(plan=plan)
     return model
 

@@ -9,11 +9,12 @@ import torch
 
 from maskpre.build import build_model
 from maskpre.checkpoints.names_videomae import official_keys
-from maskpre.golden import videomae_pretrain
 from maskpre.golden.case import CannotReplayError, Case, read_case
 from maskpre.golden.compare import Replay
 from maskpre.golden.kinds import replay
 from maskpre.golden.pretraining import experiment
+from maskpre.golden.videomae_pretrain import Settings, overrides
+from maskpre.golden.videomae_settings import read_settings
 
 GOLDEN = Path(__file__).parent
 
@@ -25,7 +26,7 @@ def _case(name: str, **hyperparameters: Any) -> Case:
 
 def _weights(case: Case) -> dict[str, torch.Tensor]:
     """The case's weights where they fit, and small random ones elsewhere."""
-    model = build_model(experiment(case, videomae_pretrain.overrides(videomae_pretrain.settings_of(case))))
+    model = build_model(experiment(case, overrides(read_settings(case, Settings))))
     generator = torch.Generator().manual_seed(0)
     found = {}
     for name, value in official_keys(model.state_dict()).items():
