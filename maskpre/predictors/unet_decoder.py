@@ -13,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from maskpre.encoders.base import EncoderSpec, MapSpec
 from maskpre.nearest import nearest_number
 from maskpre.ops.batch_norm import Statistics, check_statistics, normalise_rows
-from maskpre.ops.cells import gather_cells, scatter_cells
 from maskpre.ops.patchify import patchify
+from maskpre.ops.tiles.conv import by_hand
+from maskpre.ops.tiles.filled import filled_conv2d
+from maskpre.ops.tiles.units import VisibleUnits
 from maskpre.predictors.base import Predictor
 from maskpre.types import Encoded, Grid, Located, MaskPlan, Step
 
@@ -49,12 +51,15 @@ class Densify(nn.Module):
         """The map without holes, in the decoder's width."""
         if plan is None:
             return self.proj(self._normalise(x, statistics))
-        keep, shape = plan.keep, plan.grid.shape
-        normed = self._normalise(gather_cells(x, keep, shape), statistics)
+        rows, columns = plan.grid.shape
+        units = VisibleUnits(keep=plan.keep, shape=(rows, columns))
+        normed = self._normalise(units.pack(x), statistics)
+        if isinstance(self.proj, nn.Conv2d) and by_hand(normed):
+            return filled_conv2d(normed, self.mask_token.flatten(), self.proj, units)
         size = (x.shape[2], x.shape[3])
         stride = tuple(pixels // n for pixels, n in zip(plan.grid.input_size, size, strict=True))
         hidden = plan.at(Grid(size, stride)).unflatten(1, (1, *size))
-        return self.proj(torch.where(hidden, self.mask_token.to(x.dtype), scatter_cells(normed, keep, shape)))
+        return self.proj(torch.where(hidden, self.mask_token.to(x.dtype), units.unpack(normed)))
 
     def _normalise(self, x: Tensor, statistics: Statistics) -> Tensor:
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
@@ -70,7 +75,7 @@ class UpBlock(nn.Module):
         self.up = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.act = nn.ReLU6()
+        self.act = nn.ReLU6(inplace=True)
         self.conv2 = nn.Conv2d(width, out_width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_width)
 
