@@ -102,6 +102,20 @@ def _check_on_paper(cfg: DictConfig, make_optimizer: OptimizerBuilder) -> None:
     )
 
 
+def _build_trainer(cfg: DictConfig, folder: RunFolder, total_steps: int) -> Trainer:
+    trainer: Trainer = instantiate(cfg.trainer)(
+        max_steps=total_steps,
+        max_epochs=-1,
+        callbacks=[*_with_folder(cfg.callbacks, folder), RankWatch()],
+        logger=_with_folder(cfg.logger, folder),
+        plugins=trainer_plugins(),
+        default_root_dir=folder.path,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+    )
+    return trainer
+
+
 def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
     """Build all parts of a pretraining run. The weights depend on `seed` only.
 
@@ -114,16 +128,7 @@ def build_training(cfg: DictConfig, folder: RunFolder) -> Training:
     make_optimizer = partial(
         build_optimizer, recipe=instantiate(cfg.optim), data=data, total_steps=total_steps
     )
-    trainer: Trainer = instantiate(cfg.trainer)(
-        max_steps=total_steps,
-        max_epochs=-1,
-        callbacks=[*_with_folder(cfg.callbacks, folder), RankWatch()],
-        logger=_with_folder(cfg.logger, folder),
-        plugins=trainer_plugins(),
-        default_root_dir=folder.path,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-    )
+    trainer = _build_trainer(cfg, folder, total_steps)
     if planned_weights(cfg):
         _check_on_paper(cfg, make_optimizer)
         make_stages(cfg)

@@ -49,29 +49,31 @@ def _heads(width: int) -> int:
     return HEADS[width]
 
 
-def vit(state: Mapping[str, Tensor]) -> Architecture:
-    """A plain ViT with a class token; UserError if its number of heads can't be known from its width."""
+def _plain_vit(state: Mapping[str, Tensor], *, prefix_positions: int) -> dict[str, Any]:
+    """A plain ViT's sizes, whose table of positions begins with `prefix_positions` rows of no patch."""
     sizes = _common(state, block="blocks.0")
-    side, _ = square_grid(state["pos_embed"].shape[1], 1)
-    sizes |= {
+    side, _ = square_grid(state["pos_embed"].shape[1], prefix_positions)
+    return sizes | {
         "img_size": side * sizes["patch_size"],
         "depth": _count(state, r"blocks\.(\d+)\."),
         "num_heads": _heads(sizes["embed_dim"]),
     }
-    return Architecture("vit_base_patch16_224", sizes)
+
+
+def vit(state: Mapping[str, Tensor]) -> Architecture:
+    """A plain ViT with a class token; UserError if its number of heads can't be known from its width."""
+    return Architecture("vit_base_patch16_224", _plain_vit(state, prefix_positions=1))
 
 
 def dinov2(state: Mapping[str, Tensor]) -> Architecture:
     """A plain ViT of DINOv2 with register tokens, whose positions are those of the patches."""
-    sizes = _common(state, block="blocks.0")
-    side, _ = square_grid(state["pos_embed"].shape[1], 0)
-    sizes |= {
-        "img_size": side * sizes["patch_size"],
-        "depth": _count(state, r"blocks\.(\d+)\."),
-        "num_heads": _heads(sizes["embed_dim"]),
-        "reg_tokens": state["reg_token"].shape[1],
-    }
-    return Architecture("vit_base_patch14_reg4_dinov2", sizes)
+    sizes = _plain_vit(state, prefix_positions=0)
+    return Architecture("vit_base_patch14_reg4_dinov2", {**sizes, "reg_tokens": state["reg_token"].shape[1]})
+
+
+def clip(state: Mapping[str, Tensor]) -> Architecture:
+    """The image tower of a CLIP as OpenAI trained it, with its fast GELU."""
+    return Architecture("vit_base_patch16_clip_quickgelu_224", _plain_vit(state, prefix_positions=1))
 
 
 def video_vit(state: Mapping[str, Tensor]) -> Architecture:
@@ -97,11 +99,6 @@ def video_vit(state: Mapping[str, Tensor]) -> Architecture:
         "init_values": 0.1 if "blocks.0.ls1.gamma" in state else None,
     }
     return Architecture(VIDEO_VIT, options)
-
-
-def clip(state: Mapping[str, Tensor]) -> Architecture:
-    """The image tower of a CLIP as OpenAI trained it, with its fast GELU."""
-    return Architecture("vit_base_patch16_clip_quickgelu_224", vit(state).options)
 
 
 def beit(state: Mapping[str, Tensor]) -> Architecture:

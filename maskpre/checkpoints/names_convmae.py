@@ -12,4 +12,4 @@ def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     There is no class token: the decoder's positions are those of the cells already.
     """
-    return {names_mae.model_name(name): value for name, value in state.items()}
+    return {names_mae.NAMES.model_name(name): value for name, value in state.items()}

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from maskpre.checkpoints import names_mae
+from maskpre.checkpoints.part_names import PartNames
 
-# Official name of a part of the loss predictor: the name MaskedModel has for it.
-LOSS_PREDICTOR = {
-    "decoder_blocks_losspred": "predictors.losses.blocks",
-    "decoder_norm_losspred": "predictors.losses.norm",
-    "decoder_pred_losspred": "predictors.losses.pred",
-}
+LOSS_PREDICTOR = PartNames(
+    "HPM",
+    {
+        "decoder_blocks_losspred": "predictors.losses.blocks",
+        "decoder_norm_losspred": "predictors.losses.norm",
+        "decoder_pred_losspred": "predictors.losses.pred",
+    },
+)
 # Blanks a share of the visible patches where the authors' vis_mask_ratio is used.
 VISIBLE_TOKEN = "vis_mask_token"
 OWN_VISIBLE_TOKEN = "encoder.mask_token"
@@ -26,21 +29,14 @@ def _without_wrapper(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _is_loss_predictor(name: str) -> bool:
-    return name.partition(".")[0] in LOSS_PREDICTOR
-
-
 def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official checkpoint's tensors, or their gradients, under MaskedModel's names."""
     bare = _without_wrapper(state)
-    renamed = names_mae.pretraining_keys({n: v for n, v in bare.items() if not _is_loss_predictor(n)})
+    renamed = names_mae.pretraining_keys({n: v for n, v in bare.items() if not LOSS_PREDICTOR.covers(n)})
     if VISIBLE_TOKEN in bare:
-        renamed[OWN_VISIBLE_TOKEN] = renamed.pop(names_mae.model_name(VISIBLE_TOKEN))
-    for name, value in bare.items():
-        part, dot, rest = name.partition(".")
-        if part in LOSS_PREDICTOR:
-            renamed[f"{LOSS_PREDICTOR[part]}{dot}{rest}"] = value
-    return renamed
+        renamed[OWN_VISIBLE_TOKEN] = renamed.pop(names_mae.NAMES.model_name(VISIBLE_TOKEN))
+    losses = {LOSS_PREDICTOR.model_name(n): v for n, v in bare.items() if LOSS_PREDICTOR.covers(n)}
+    return {**renamed, **losses}
 
 
 def average_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -51,4 +47,4 @@ def average_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder (and head, if any) of an official checkpoint under timm's names."""
     kept = names_mae.encoder_keys(_without_wrapper(state))
-    return {n: v for n, v in kept.items() if not _is_loss_predictor(n) and n != VISIBLE_TOKEN}
+    return {n: v for n, v in kept.items() if not LOSS_PREDICTOR.covers(n) and n != VISIBLE_TOKEN}

@@ -1,7 +1,7 @@
 """MAE's checkpoint names (github.com/facebookresearch/mae) and this package's.
 
 The encoder's names are timm's: MaskedModel has them behind "encoder.". The decoder's first parts are in
-`DECODER`. The official decoder table starts with a zero row for the class token, which is left out here.
+`NAMES`. The official decoder table starts with a zero row for the class token, which is left out here.
 """
 
 from collections.abc import Mapping
@@ -9,37 +9,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# Official name of a decoder part: the name MaskedModel has for it.
-DECODER = {
-    "decoder_embed": "predictors.main.embed",
-    "mask_token": "predictors.main.mask_token",
-    "decoder_pos_embed": "predictors.main.pos_embed",
-    "decoder_blocks": "predictors.main.blocks",
-    "decoder_norm": "predictors.main.norm",
-    "decoder_pred": "predictors.main.pred",
-}
+from maskpre.checkpoints.part_names import PartNames
+
+NAMES = PartNames(
+    "MAE",
+    {
+        "decoder_embed": "predictors.main.embed",
+        "mask_token": "predictors.main.mask_token",
+        "decoder_pos_embed": "predictors.main.pos_embed",
+        "decoder_blocks": "predictors.main.blocks",
+        "decoder_norm": "predictors.main.norm",
+        "decoder_pred": "predictors.main.pred",
+    },
+)
 POSITIONS = "predictors.main.pos_embed"
-
-
-def model_name(official: str) -> str:
-    """MaskedModel's name of an official tensor."""
-    part, dot, rest = official.partition(".")
-    return f"{DECODER[part]}{dot}{rest}" if part in DECODER else f"encoder.{official}"
-
-
-def official_name(name: str) -> str:
-    """The official name of a MaskedModel tensor; ValueError if MAE has nothing like it."""
-    for part, ours in DECODER.items():
-        if name == ours or name.startswith(f"{ours}."):
-            return part + name.removeprefix(ours)
-    if not name.startswith("encoder.") or name == "encoder.mask_token":
-        raise ValueError(f"{name!r} has no name in MAE's official checkpoints")
-    return name.removeprefix("encoder.")
 
 
 def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official checkpoint's tensors, or their gradients, under MaskedModel's names."""
-    renamed = {model_name(name): value for name, value in state.items()}
+    renamed = {NAMES.model_name(name): value for name, value in state.items()}
     if POSITIONS in renamed:
         if bool(renamed[POSITIONS][:, 0].any()):
             raise ValueError("decoder_pos_embed gives the class token a position; MAE's own is zero there")
@@ -49,7 +37,7 @@ def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A MaskedModel's tensors under the official names: the inverse of `pretraining_keys`."""
-    official = {official_name(name): value for name, value in state.items()}
+    official = {NAMES.official_name(name): value for name, value in state.items()}
     if "decoder_pos_embed" in official:
         table = official["decoder_pos_embed"]
         official["decoder_pos_embed"] = torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
@@ -58,4 +46,4 @@ def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder (and head, if any) of an official checkpoint under timm's names."""
-    return {name: value for name, value in state.items() if name.partition(".")[0] not in DECODER}
+    return {name: value for name, value in state.items() if not NAMES.covers(name)}

@@ -1,4 +1,4 @@
-"""Data for a run: what every kind of data set has in common."""
+"""The loaders of a run: what every kind of data set has in common."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence

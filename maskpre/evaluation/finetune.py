@@ -71,15 +71,19 @@ def finetune(
         raise UserError(
             f"stopped at step {trainer.global_step} of {trainer.max_steps}; run it again to go on"
         )
-    views = recipe.test_clips * recipe.test_crops
-    if views == 1 or not trainer.is_global_zero:
-        return module.result
+    several_views = recipe.test_clips * recipe.test_crops > 1
+    return _with_views(module, data) if several_views and trainer.is_global_zero else module.result
+
+
+def _with_views(module: Classifier, data: PretrainData) -> ProbeResult:
+    """The result with the accuracy on several views of each sample beside that on one."""
+    assert module.result is not None
     scored = score_views(
         module.scored,
         data,
-        clips=recipe.test_clips,
-        crops=recipe.test_crops,
-        batch_size=recipe.batch_size,
+        clips=module.recipe.test_clips,
+        crops=module.recipe.test_crops,
+        batch_size=module.recipe.batch_size,
         device=module.device,
     )
     details = {**module.result.details, "views_top1": scored.top1, "views_top5": scored.top5}

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from maskpre.checkpoints.names_mae import official_name, pretraining_keys
+from maskpre.checkpoints.names_mae import NAMES, pretraining_keys
 from maskpre.golden.case import Case
 from maskpre.golden.compare import Replay
 from maskpre.golden.mae_settings import MAESettings
@@ -51,7 +51,7 @@ def _extras(case: Case, optim: DictConfig, model: MaskedModel) -> dict[str, Any]
     """The experiment's weight-decay split under official names, and its learning-rate curve."""
     named = list(model.named_parameters())
     split = weight_decay_split(named, optim.decay_policy)
-    decayed, exempt = (sorted(official_name(name) for name in part) for part in split)
+    decayed, exempt = (sorted(NAMES.official_name(name) for name in part) for part in split)
     groups = build_param_groups(named, lr=1.0, weight_decay=optim.weight_decay, policy=optim.decay_policy)
     extras: dict[str, Any] = {
         "weight_decay": decayed,

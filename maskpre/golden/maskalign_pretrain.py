@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from maskpre.checkpoints.infer import mlp_ratio
-from maskpre.checkpoints.names_maskalign import official_name, pretraining_keys
+from maskpre.checkpoints.names_maskalign import NAMES, pretraining_keys
 from maskpre.checkpoints.names_transformers import clip_keys, vit_keys
 from maskpre.golden.case import CannotReplayError, Case, Tensors
 from maskpre.golden.compare import Replay
@@ -191,8 +191,9 @@ def _extras(model: MaskedModel, full: MaskedModel, optim: DictConfig) -> dict[st
         parameter.requires_grad_(not name.endswith("pos_embed"))
     decayed, exempt = weight_decay_split(full.named_parameters(), optim.decay_policy)
     moved = gradients(model)
+    unmoved = [name for name in (*decayed, *exempt) if name not in moved]
     return {
-        "weight_decay": sorted(map(official_name, decayed)),
-        "no_weight_decay": sorted(map(official_name, exempt)),
-        "trainable_without_gradient": sorted(official_name(n) for n in (*decayed, *exempt) if n not in moved),
+        "weight_decay": sorted(map(NAMES.official_name, decayed)),
+        "no_weight_decay": sorted(map(NAMES.official_name, exempt)),
+        "trainable_without_gradient": sorted(map(NAMES.official_name, unmoved)),
     }

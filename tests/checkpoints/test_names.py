@@ -33,7 +33,7 @@ def test_mae_decoder_positions_lose_the_class_row() -> None:
 )
 def test_names_mae_never_had(name: str) -> None:
     with pytest.raises(ValueError, match="has no name in MAE's official checkpoints"):
-        names_mae.official_name(name)
+        names_mae.NAMES.official_name(name)
 
 
 def test_encoder_keys_leave_the_decoder_out() -> None:
