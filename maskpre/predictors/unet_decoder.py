@@ -17,6 +17,7 @@ from maskpre.ops.patchify import patchify
 from maskpre.ops.tiles.conv import by_hand
 from maskpre.ops.tiles.filled import filled_conv2d
 from maskpre.ops.tiles.units import VisibleUnits
+from maskpre.ops.upsample import upsample
 from maskpre.predictors.base import Predictor
 from maskpre.types import Encoded, Grid, Located, MaskPlan, Step
 
@@ -83,7 +84,7 @@ class UpBlock(nn.Module):
         self, x: Float[Tensor, "b c h w"], *, statistics: Statistics, again: bool = False
     ) -> Float[Tensor, "b d 2*h 2*w"]:
         """Upsample; `again` leaves running statistics as they are."""
-        x = self.conv1(self.up(x))
+        x = upsample(x, self.up, self.conv1)
         x = self.act(normalise_rows(self.bn1, x, statistics=statistics, again=again))
         return normalise_rows(self.bn2, self.conv2(x), statistics=statistics, again=again)
 
