@@ -54,6 +54,8 @@ from maskpre.model import MaskedModel
 from maskpre.ops.heap import keep_freed_memory
 
 SIDES = ("maskpre", "textbook")
+# Until then memory that is used again and again is touched for the first time.
+WARM_UP = 4
 
 
 def build(args: argparse.Namespace, names: Sequence[str]) -> tuple[DictConfig, dict[str, Step], bool]:
@@ -110,10 +112,10 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def measure(sides: dict[str, Step], cfg: DictConfig, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds per step of every side in every round, after two steps that don't count."""
+    """Seconds per step of every side in every round, after some steps that don't count."""
     streams = {name: batches(cfg, args) for name in sides}
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(-2, args.rounds):
+    for number in range(-WARM_UP, args.rounds):
         # Whoever comes first finds the other's data in the caches: take turns at that, too.
         for name in list(sides)[:: 1 if number % 2 else -1]:
             work = partial(one_step, sides[name], streams[name], args.precision)
