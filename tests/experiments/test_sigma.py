@@ -28,8 +28,13 @@ TEACHER = [
     "teacher.teacher.depth=1",
     "teacher.teacher.num_heads=2",
 ]
-FEATURES = ["target@target.values=features", "target.values.normalize=tokens", "target.dim=null"]
-FEATURES += ["target.hidden_dims=[]"]
+PIXELS = [
+    "teacher=none",
+    "target@target.values=pixels_channel_norm",
+    "target.values.normalize=channel",
+    "target.dim=64",
+    "target.hidden_dims=[16,16]",
+]
 
 
 def make(*overrides):
@@ -57,13 +62,13 @@ def reached(loss, model):
 
 @pytest.fixture(scope="module")
 def pixels():
-    model = make(*CLUSTERS)
+    model = make(*CLUSTERS, *PIXELS)
     return model, run(model)
 
 
 @pytest.fixture(scope="module")
 def taught():
-    model = make(*CLUSTERS, *TEACHER, *FEATURES)
+    model = make(*CLUSTERS, *TEACHER)
     return model, run(model)
 
 
@@ -120,5 +125,5 @@ def test_an_unlike_teacher_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"the pass 'teacher' gives \(2, 2, 2\) cells, the student has \(2, 4, 4\)"
     ):
-        make(*CLUSTERS, *TEACHER, *FEATURES, "teacher.teacher.patch_size=16")
-    run(make(*CLUSTERS, *TEACHER, *FEATURES, "teacher.teacher.patch_size=16", "teacher.map_size=4"))
+        make(*CLUSTERS, *TEACHER, "teacher.teacher.patch_size=16")
+    run(make(*CLUSTERS, *TEACHER, "teacher.teacher.patch_size=16", "teacher.map_size=4"))
