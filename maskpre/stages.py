@@ -31,8 +31,8 @@ FORMAT = 1
 
 CONFIG, MADE = "stage.yaml", "made.json"
 
-# Where a run is written to and what it is called change nothing of what it learns.
-_BESIDE_THE_POINT = ("name", "runs_dir", "run_dir", "resume")
+# Where a run is written to, what it is called and who loads its data change nothing of what it learns.
+_BESIDE_THE_POINT = ("name", "runs_dir", "run_dir", "resume", "data.num_workers")
 
 _composing: ContextVar[tuple[str, ...]] = ContextVar("composing", default=())
 
@@ -69,9 +69,11 @@ class Stage(PlannedWeights):
     @cached_property
     def folder(self) -> RunFolder:
         """Where it is, or will be."""
-        content: Any = OmegaConf.to_container(self.config, resolve=True)
-        kept = {key: value for key, value in content.items() if key not in _BESIDE_THE_POINT}
-        text = json.dumps({"format": FORMAT, "config": kept}, sort_keys=True)
+        config = self.config.copy()
+        for key in _BESIDE_THE_POINT:
+            OmegaConf.update(config, key, None, force_add=True)
+        content = OmegaConf.to_container(config, resolve=True)
+        text = json.dumps({"format": FORMAT, "config": content}, sort_keys=True)
         name = f"{self.experiment.replace('/', '_')}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         return RunFolder((self.cache_dir / "stages" / name).absolute())
 

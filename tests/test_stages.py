@@ -107,7 +107,7 @@ def test_its_folder_depends_on_all_that_changes_what_is_learnt(later: list[str],
     plain = name([], "max_steps=3")
     assert plain.startswith("mae-")
     assert name([], "max_steps=3", "name=other", "runs_dir=elsewhere") == plain
-    assert name(["epochs=2"], "max_steps=3") == plain
+    assert name(["epochs=2", "data.num_workers=3"], "max_steps=3") == plain
     others = [
         name([], "max_steps=4"),
         name([], "max_steps=3", "seed=1"),

@@ -85,6 +85,8 @@ def test_official_fine_tuned_files_keep_their_head(checkpoint: str, tmp_path: Pa
         (),
         ("encoder.scores=cosine", "encoder.init_values=0.1", "encoder.qkv_bias=all"),
         ("encoder.position=learned", "encoder.qkv_bias=none"),
+        # SIGMA's: prototypes and projection stay behind.
+        ("target=clusters", "target@target.values=pixels_channel_norm", "target.num_prototypes=4"),
     ],
 )
 def test_an_export_needs_nothing_but_torch(
