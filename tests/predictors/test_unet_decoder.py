@@ -194,3 +194,21 @@ def test_impossible_decoders_are_refused_with_the_reason(case):
     options, message = REFUSED[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         UNetDecoder(**{"encoder": SPEC, "out_dim": 192, "region": "masked", "width": 8, **options})
+
+
+@pytest.mark.slow
+def test_compiles_as_one_graph():
+    decoder, source = make(), encoded()
+    expected = run(deepcopy(decoder), source).tokens
+    found = torch.compile(decoder, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(run(found, source).tokens, expected)
+
+
+def test_narrow_numbers_give_nearly_the_same():
+    decoder, source = make().float(), encoded()
+    source = replace(source, maps=tuple(x.detach().float() for x in source.maps))
+    expected = run(deepcopy(decoder), source).tokens
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run(decoder, source).tokens
+    found.sum().backward()
+    assert (found - expected).norm() < 0.05 * expected.norm()
