@@ -45,12 +45,15 @@ TILES: dict[tuple[Kernel, int, bool], dict[int, Tile]] = {
         128: Tile(64, 32, 8, 1, spill=96),
     },
     ("backward_keys", 16, False): {
-        80: Tile(64, 64, 4, 2, spill=16),
-        96: Tile(64, 64, 8, 2, spill=32),
+        32: Tile(64, 64, 4, 2),
+        64: Tile(64, 64, 4, 1),
+        96: Tile(32, 64, 4, 2, spill=16),
         128: Tile(64, 64, 8, 1),
     },
     ("backward_keys", 16, True): {
-        64: Tile(64, 64, 4, 2, spill=32),
+        32: Tile(32, 64, 4, 2, spill=32),
+        64: Tile(64, 64, 4, 1, spill=32),
+        80: Tile(32, 64, 8, 3),
         128: Tile(32, 64, 8, 2),
     },
     ("forward_tile", 32, False): {128: Tile(32, 32, 4, 1)},
