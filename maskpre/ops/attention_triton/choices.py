@@ -54,6 +54,7 @@ TILES: dict[tuple[Kernel, int, bool], dict[int, Tile]] = {
         32: Tile(32, 64, 4, 2, spill=32),
         64: Tile(64, 64, 4, 1, spill=32),
         80: Tile(32, 64, 8, 3),
+        96: Tile(32, 64, 8, 2, spill=8),
         128: Tile(32, 64, 8, 2),
     },
     ("forward_tile", 32, False): {128: Tile(32, 32, 4, 1)},
