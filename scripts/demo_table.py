@@ -55,7 +55,9 @@ CLIPS = Protocol(
     features=("max_train=4000", "max_val=1000"),
     tuned=("recipe=demo_video", "data.num_train=2000", "data.num_val=1000", "recipe.epochs=12"),
 )
-COLUMNS = ("linear", "attentive", "fine-tuned")
+COLUMNS = ("linear", "linear, all maps", "attentive", "fine-tuned")
+# Of the run's own probes, which go into which column; only convnets have the second.
+PROBES = {"probe/linear": "linear", "probe/linear_maps": "linear, all maps"}
 
 
 def run(command: list[str], output: Path, threads: int) -> str:
@@ -85,11 +87,15 @@ def top1(text: str) -> float:
     return float(found.group(1))
 
 
-def linear_probes(folder: Path) -> tuple[float, float]:
-    """Accuracies of the linear probe before the first and after the last step, in percent."""
+def linear_probes(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Accuracies of the linear probes before the first and after the last step, in percent, by column."""
     with (folder / "metrics.csv").open(newline="") as file:
-        values = [100 * float(row["probe/linear"]) for row in csv.DictReader(file) if row["probe/linear"]]
-    return values[0], values[-1]
+        rows = [row for row in csv.DictReader(file) if row["probe/linear"]]
+    before, after = (
+        {column: 100 * float(row[probe]) for probe, column in PROBES.items() if probe in row}
+        for row in (rows[0], rows[-1])
+    )
+    return before, after
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Table:
         with turn:
             untrained = self.cells(scratch, checkpoint, protocol, start="scratch", seed=seed)
         tuned = self.cells(folder, checkpoint, protocol, start="checkpoint", seed=seed)
-        return {"linear": before, **untrained}, {"linear": after, **tuned}
+        return {**before, **untrained}, {**after, **tuned}
 
     def cells(
         self, folder: Path, checkpoint: Path, protocol: Protocol, *, start: str, seed: int
@@ -149,8 +155,11 @@ class Table:
         return found
 
 
-def raw_pixels() -> dict[str, float]:
-    """Accuracies of the same probes on the pictures themselves, in percent."""
+def raw_pixels(output: Path) -> dict[str, float]:
+    """Accuracies of the same probes on the pictures themselves, in percent; kept in `output`."""
+    if output.exists():
+        kept: dict[str, float] = json.loads(output.read_text())
+        return kept
     cfg = compose(["experiment=mae"])
     data, inputs = instantiate(cfg.data), instantiate(cfg.inputs)
     data.prepare_data()
@@ -160,11 +169,15 @@ def raw_pixels() -> dict[str, float]:
         pixels = torch.cat([inputs.normalize(batch["image"]).flatten(1) for batch in batches])
         splits.append(Features(pixels, torch.cat([batch["label"] for batch in batches])))
     probes = instantiate(cfg.callbacks.probe.probes, _convert_="all")
-    return {str(name): 100 * probe(*splits).top1 for name, probe in probes.items()}
+    found = {str(name): 100 * probe(*splits).top1 for name, probe in probes.items()}
+    output.write_text(json.dumps(found))
+    return found
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over the seeds."""
+    """Mean and standard deviation over the seeds; nothing of nothing."""
+    if not values:
+        return ""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
 
@@ -174,7 +187,7 @@ def markdown(results: dict[str, list[tuple[dict[str, float], dict[str, float]]]]
     lines = ["| system | encoder | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
     for system, runs in results.items():
         for row, measured in zip(("untrained", "pretrained"), zip(*runs, strict=True), strict=True):
-            cells = [spread([cell[column] for cell in measured]) for column in COLUMNS]
+            cells = [spread([cell[column] for cell in measured if column in cell]) for column in COLUMNS]
             lines.append(f"| {system} | {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -202,7 +215,7 @@ def main() -> None:
         measured = dict(zip(pairs, pool.map(lambda pair: table.pretrained(*pair), pairs), strict=True))
         clips = any(protocol_of(system) is CLIPS for system in args.systems)
         frames = list(pool.map(table.frame_wise, args.seeds)) if clips else []
-    pixels = raw_pixels()
+    pixels = raw_pixels(args.out / "raw_pixels.json")
     results = {system: [measured[system, seed] for seed in args.seeds] for system in args.systems}
     everything = {"raw pixels": pixels, "frame by frame": frames, **results}
     (args.out / "table.json").write_text(json.dumps(everything, indent=1))
