@@ -110,11 +110,16 @@ class Table:
     lock: threading.Lock = field(default_factory=threading.Lock)
     untrained: dict[str, threading.Lock] = field(default_factory=dict)
 
+    def protocol(self, system: str) -> Protocol:
+        """See `protocol_of`; Hydra composes one configuration at a time."""
+        with self.lock:
+            return protocol_of(system)
+
     def pretrained(self, system: str, seed: int) -> tuple[dict[str, float], dict[str, float]]:
         """Cells of one system and seed: of the untrained and of the pretrained encoder."""
         folder = self.out / f"{system}-{seed}"
         folder.mkdir(parents=True, exist_ok=True)
-        protocol = protocol_of(system)
+        protocol = self.protocol(system)
         common = [f"seed={seed}", f"run_dir={folder / 'pretrain'}", "data.num_workers=0", *protocol.probed]
         run(["maskpre.train", f"experiment={system}", *common], folder / "pretrain.txt", self.threads)
         before, after = linear_probes(folder / "pretrain")
@@ -148,7 +153,7 @@ class Table:
         for checkpoint in sorted(self.out.glob(f"*-{seed}/pretrain/checkpoints/last.ckpt")):
             folder = checkpoint.parents[2]
             system = folder.name.removesuffix(f"-{seed}")
-            if protocol_of(system) is PICTURES:
+            if self.protocol(system) is PICTURES:
                 source = [f"checkpoint={checkpoint}", f"seed={seed}", "data.num_workers=0"]
                 probe = ["maskpre.probe", "probe=attentive", *source, *CLIPS.data, *CLIPS.features]
                 found[system] = top1(run(probe, folder / "attentive-frames.txt", self.threads))
