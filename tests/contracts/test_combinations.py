@@ -61,7 +61,7 @@ REASONS = {
 }
 # The small teacher has 8 x 8 cells.
 ON_TEACHERS_CELLS = ("vit", "simmim_vit", "conv_vit")
-CONVNETS = ("resnet", "convnext")
+CONVNETS = ("resnet", "resnet_stride32", "convnext")
 # Encoders that hide cells in the one way their file says.
 ONE_WAY = ("Swin", "ConvViT", "ConvNet")
 # What a part needs of the configuration that it is read from.

@@ -78,18 +78,26 @@ class Cluster:
         lines = log.read_text().splitlines() if log.exists() else []
         return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
 
-    def wait(self, done: Callable[[], object], output: Path) -> None:
-        """Until something is so; fails with the job's output if that takes too long."""
+    def wait(self, failed: Callable[[], bool], done: Callable[[], object], output: Path) -> None:
+        """Until something is so; fails with the output if that can't come any more, or takes too long.
+
+        The output alone tells nothing: a process whose peer is killed may say so with a trace.
+        """
         deadline = time.monotonic() + PATIENCE
-        while not done():
-            text = output.read_text() if output.exists() else "nothing"
-            assert time.monotonic() < deadline, text
-            assert "Traceback" not in text, text
-            time.sleep(0.1)
+        while True:
+            over = failed() or time.monotonic() > deadline
+            if done():
+                return
+            assert not over, output.read_text() if output.exists() else "no output"
+            time.sleep(0.2)
+
+    def wait_on(self, job: str, done: Callable[[], object], output: Path) -> None:
+        """Until something is so, of a job that doesn't fail before."""
+        self.wait(lambda: self.state(job) == "FAILED", done, output)
 
     def wait_for_end(self, job: str, output: Path) -> None:
         """Until a job has run to its end; fails if it failed."""
-        self.wait(lambda: self.state(job) not in ("PENDING", "RUNNING", "COMPLETING"), output)
+        self.wait_on(job, lambda: self.state(job) not in ("PENDING", "RUNNING", "COMPLETING"), output)
         assert self.state(job) == "COMPLETED", output.read_text()
 
 

@@ -38,21 +38,24 @@ def test_a_job_of_two_tasks_is_signalled_and_requeued_then_killed_and_submitted_
 
     output, runs = tmp_path / "disturbed.out", tmp_path / "runs"
     job = cluster.submit(output, *shape, train=[*train, f"runs_dir={runs}"])
-    cluster.wait(lambda: [path for path in runs.glob("mae/*") if cluster.step(path) >= 2], output)
+    cluster.wait_on(job, lambda: [path for path in runs.glob("mae/*") if cluster.step(path) >= 2], output)
     (folder,) = runs.glob("mae/*")
     assert folder.name.startswith(f"job{job}_seed0_")
     cluster.command("scancel", "--signal=USR1", job)
-    cluster.wait(lambda: f"requeued job {job}" in output.read_text(), output)
+    cluster.wait_on(job, lambda: f"requeued job {job}" in output.read_text(), output)
     stopped = int(read_torch(folder / "checkpoints/last.ckpt")["global_step"])
     assert 2 <= stopped < 120
     assert RunFolder(folder).status.state == "requeued"
 
-    cluster.wait(lambda: f"resuming from {folder}/checkpoints/last.ckpt" in output.read_text(), output)
-    cluster.wait(
-        lambda: RunFolder(folder).status.state == "running" and cluster.step(folder) >= stopped + 2, output
+    resuming = f"resuming from {folder}/checkpoints/last.ckpt"
+    cluster.wait_on(job, lambda: resuming in output.read_text(), output)
+    cluster.wait_on(
+        job,
+        lambda: RunFolder(folder).status.state == "running" and cluster.step(folder) >= stopped + 2,
+        output,
     )
     os.kill(RunFolder(folder).status.pid, signal.SIGKILL)
-    cluster.wait(lambda: cluster.state(job) == "FAILED", output)
+    cluster.wait_on(job, lambda: cluster.state(job) == "FAILED", output)
     killed = int(read_torch(folder / "checkpoints/last.ckpt")["global_step"])
     assert stopped <= killed < 120
     assert [path.name for path in runs.glob("mae/*")] == [folder.name]
@@ -78,13 +81,13 @@ def test_a_job_that_reaches_its_time_limit_is_requeued(
     output, folder, whole = tmp_path / "job.out", tmp_path / "disturbed", tmp_path / "undisturbed"
     options = ("--ntasks-per-node=1", "--time=60", signal_before)
     job = cluster.submit(output, *options, train=[*train, cluster.paused(0.3), f"run_dir={folder}"])
-    cluster.wait(lambda: cluster.step(folder) >= 2, output)
+    cluster.wait_on(job, lambda: cluster.step(folder) >= 2, output)
     # A slow machine would not get this far within a minute, nor from here to the end.
     cluster.command("scontrol", "update", f"JobId={job}", f"TimeLimit={1 + cluster.minutes(job)}")
     cfg = compose([*train, f"run_dir={whole}"])
     training = build_training(cfg, open_run_folder(cfg))
     training.trainer.fit(training.module, datamodule=training.data)
-    cluster.wait(lambda: output.exists() and f"requeued job {job}" in output.read_text(), output)
+    cluster.wait_on(job, lambda: output.exists() and f"requeued job {job}" in output.read_text(), output)
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     cluster.wait_for_end(job, output)
     assert "Restarts=1" in cluster.command("scontrol", "show", "job", job)
@@ -96,9 +99,10 @@ def test_a_cancelled_job_saves_and_stays_cancelled(cluster: Any, tiny_mae: list[
     output, folder = tmp_path / "job.out", tmp_path / "run"
     train = [*tiny_mae, "max_steps=2000", cluster.paused(0.05), f"run_dir={folder}"]
     job = cluster.submit(output, train=train)
-    cluster.wait(lambda: cluster.step(folder) >= 2, output)
+    cluster.wait_on(job, lambda: cluster.step(folder) >= 2, output)
     cluster.command("scancel", job)
-    cluster.wait(lambda: cluster.state(job) == "CANCELLED", output)
-    cluster.wait(lambda: f"job {job} is not requeued: it is being cancelled" in output.read_text(), output)
+    cluster.wait_on(job, lambda: cluster.state(job) == "CANCELLED", output)
+    told = f"job {job} is not requeued: it is being cancelled"
+    cluster.wait_on(job, lambda: told in output.read_text(), output)
     assert 2 <= read_torch(folder / "checkpoints/last.ckpt")["global_step"] < 2000
     assert RunFolder(folder).status.state == "stopped"

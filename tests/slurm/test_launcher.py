@@ -34,7 +34,9 @@ def test_a_sweep_of_four_one_preempted_ends_with_four_run_folders_and_one_table(
         )
     try:
         cluster.wait(
-            lambda: [path for path in tmp_path.glob("mae/job*_1_*") if cluster.step(path) > 1], output
+            lambda: submitting.poll() is not None,
+            lambda: [path for path in tmp_path.glob("mae/job*_1_*") if cluster.step(path) > 1],
+            output,
         )
         array = next(tmp_path.glob("mae/job*_1_*")).name.removeprefix("job").partition("_")[0]
         cluster.command("scancel", "--signal=USR2", f"{array}_1")
