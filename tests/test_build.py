@@ -11,11 +11,11 @@ from maskpre.errors import ConfigError
 SIZES = ["data.image_size=64", "data.batch_size=64", "epochs=10"]
 IMPOSSIBLE = {
     "experiment=spark data.image_size=72": [
-        "encoder: img_size (72) must be a multiple of the network's stride (16); nearest: 64 or 80"
+        "encoder: img_size (72) must be a multiple of the network's stride (32); nearest: 64 or 96"
     ],
     "experiment=spark masking=blocks masking.unit_size=8": [
-        "masking: unit_size (8) must be a multiple of the encoder's cells (16 pixels) and divide the picture "
-        "(64 pixels); nearest: 16"
+        "masking: unit_size (8) must be a multiple of the encoder's cells (32 pixels) and divide the picture "
+        "(64 pixels); nearest: 32"
     ],
     "experiment=spark masking=variable_ratio": [
         "leaves differing numbers of cells visible in pass 'student', but 'encoder' needs the same number"
