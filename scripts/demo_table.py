@@ -36,6 +36,7 @@ class Protocol:
     """How much of a kind of data the evaluations see."""
 
     data: tuple[str, ...]
+    attentive: str
     # The run's own probe sees less of it, to be cheap.
     probed: tuple[str, ...]
     features: tuple[str, ...]
@@ -45,15 +46,17 @@ class Protocol:
 
 PICTURES = Protocol(
     data=("data=demo",),
+    attentive="probe=attentive",
     probed=("callbacks.probe.max_train=10000", "callbacks.probe.max_test=4000"),
     features=("max_train=6000", "max_val=2000"),
     tuned=("recipe=demo", "data.num_train=2000", "data.num_val=2000", "recipe.epochs=12"),
 )
 CLIPS = Protocol(
     data=("data=demo_video",),
+    attentive="probe=attentive_clips",
     probed=("callbacks.probe.max_train=4000", "callbacks.probe.max_test=1000"),
     features=("max_train=4000", "max_val=1000"),
-    tuned=("recipe=demo_video", "data.num_train=2000", "data.num_val=1000", "recipe.epochs=12"),
+    tuned=("recipe=demo_video", "data.num_train=1000", "data.num_val=1000", "recipe.epochs=12"),
 )
 COLUMNS = ("linear", "linear, all maps", "attentive", "fine-tuned")
 # Of the run's own probes, which go into which column; only convnets have the second.
@@ -139,7 +142,7 @@ class Table:
         """Attentive probe and fine-tuning of a checkpoint, or of fresh weights for its architecture."""
         folder.mkdir(parents=True, exist_ok=True)
         source = [f"start={start}", f"checkpoint={checkpoint}", f"seed={seed}", "data.num_workers=0"]
-        probe = ["maskpre.probe", "probe=attentive", *source, *protocol.data, *protocol.features]
+        probe = ["maskpre.probe", protocol.attentive, *source, *protocol.data, *protocol.features]
         run_dir = f"run_dir={folder / f'finetune-{start}'}"
         tune = ["maskpre.finetune", *source, *protocol.data, *protocol.tuned, run_dir]
         return {
@@ -155,7 +158,7 @@ class Table:
             system = folder.name.removesuffix(f"-{seed}")
             if self.protocol(system) is PICTURES:
                 source = [f"checkpoint={checkpoint}", f"seed={seed}", "data.num_workers=0"]
-                probe = ["maskpre.probe", "probe=attentive", *source, *CLIPS.data, *CLIPS.features]
+                probe = ["maskpre.probe", CLIPS.attentive, *source, *CLIPS.data, *CLIPS.features]
                 found[system] = top1(run(probe, folder / "attentive-frames.txt", self.threads))
         return found
 

@@ -270,7 +270,13 @@ def test_combination_trains_or_is_refused_with_a_reason(
 @pytest.mark.parametrize(("masking", "target", "predictor", "hidden"), VIDEO)
 def test_video_trains(masking: str, target: str, predictor: str, hidden: str) -> None:
     view = [] if target == "target=pixels_channel_norm" else ["target.view=video"]
-    sizes = ["data.image_size=32", "data.num_frames=4", "encoder.embed_dim=32", "encoder.depth=2"]
+    sizes = [
+        "data.image_size=32",
+        "data.num_frames=4",
+        "encoder.embed_dim=32",
+        "encoder.depth=2",
+        "encoder.num_heads=2",
+    ]
     chosen = [
         "data=demo_video",
         "inputs=video",

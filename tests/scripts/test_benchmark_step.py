@@ -52,7 +52,7 @@ def test_both_sides_learn_the_same(script):
 
 
 def test_both_sides_learn_the_same_of_convnets(script):
-    args = script.parse(["experiment=spark", "data.image_size=32", "predictor.width=32", "--batch=3"])
+    args = script.parse(["experiment=spark", "predictor.width=32", "--batch=3"])
     cfg, sides, comparable = script.build(args, script.SIDES)
     assert comparable
     batch = next(script.batches(cfg, args))
