@@ -228,7 +228,7 @@ def main() -> None:
     everything = {"raw pixels": pixels, "frame by frame": frames, **results}
     (args.out / "table.json").write_text(json.dumps(everything, indent=1))
     text = f"{markdown(results)}\nOn raw pixels: {in_words(pixels)}\n"
-    if frames:
+    if any(frames):
         by_system = {system: [of_seed[system] for of_seed in frames] for system in frames[0]}
         text += f"Clips frame by frame, attentive: {in_words(by_system)}\n"
     (args.out / "table.md").write_text(text)
