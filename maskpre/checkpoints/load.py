@@ -31,13 +31,15 @@ def load_timm(
     global_pool: str | None = None,
     in_chans: int = 3,
     num_frames: int | None = None,
+    head_rows: Sequence[int] | None = None,
 ) -> tuple[nn.Module, LoadReport]:
     """A timm classifier with the weights of `source` (see `open_source`), and what became of them.
 
     `img_size` and `num_frames` None keep the source's. `global_pool` None averages the patch tokens, behind
     which ViTs get a fresh norm (MAE's and SimMIM's fine-tuning); "token" takes the class token behind the
     encoder's norm, "" pools nothing. A shared relative-position table is copied into every block. The head is
-    the source's if it has one for as many classes. Raises UserError if the weights don't fit.
+    the source's if it has one for as many classes, or those rows of it that `head_rows` counts out from 0.
+    Raises UserError if the weights don't fit or there is no such row.
     """
     opened = open_source(source)
     architecture = opened.architecture().for_fine_tuning(img_size, num_frames)
@@ -49,7 +51,29 @@ def load_timm(
         drop_path_rate=drop_path_rate,
         global_pool="avg" if global_pool is None else global_pool,
     )
-    return net, load_encoder(net, opened.encoder(), source=source, kind=opened.kind)
+    state = opened.encoder()
+    if head_rows is not None:
+        state = _with_head_rows(state, head_rows, head=_head_name(net), source=source)
+    return net, load_encoder(net, state, source=source, kind=opened.kind)
+
+
+def _head_name(net: nn.Module) -> str:
+    """Where in the network its last layer is."""
+    head = net.get_classifier()  # type: ignore[operator]
+    return next(name for name, module in net.named_modules() if module is head)
+
+
+def _with_head_rows(
+    state: Mapping[str, Tensor], rows: Sequence[int], *, head: str, source: str
+) -> dict[str, Tensor]:
+    """The same weights, of whose head only these rows are left, in this order."""
+    parts = [name for name in (f"{head}.weight", f"{head}.bias") if name in state]
+    if not parts:
+        raise UserError(f"{source} has no head whose rows could be taken over")
+    num_classes = len(state[parts[0]])
+    if max(rows) >= num_classes:
+        raise UserError(f"{source} has {num_classes} classes, numbered from 0; there is no class {max(rows)}")
+    return {**state, **{name: state[name][list(rows)] for name in parts}}
 
 
 def load_encoder(net: nn.Module, state: Mapping[str, Tensor], *, source: str, kind: str) -> LoadReport:

@@ -35,7 +35,8 @@ class ClassifierRecipe:
 
     `batch_size` counts samples per optimiser step over all devices. `drop_path_rate` and `global_pool` (None:
     the architecture's own) describe the network; `head_std` is the deviation of a fresh head's weights,
-    whose bias is zero (None keeps the architecture's initialisation). `clip_grad` bounds the gradient norm;
+    whose bias is zero (None keeps the architecture's initialisation), and `head_dropout` the share of its
+    inputs dropped in training. `clip_grad` bounds the gradient norm;
     `ema_decay` evaluates a moving average of the weights instead of the weights. `loss` holds scores against
     soft targets: cross entropy over the classes, or binary cross entropy of each class, averaged. In the end
     videos are scored on `test_clips` * `test_crops` views each, if that is more than one.
@@ -49,6 +50,7 @@ class ClassifierRecipe:
     drop_path_rate: float = 0.0
     global_pool: Literal["avg", "token"] | None = None
     head_std: float | None = None
+    head_dropout: float = 0.0
     clip_grad: float | None = None
     ema_decay: float | None = None
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
@@ -58,6 +60,8 @@ class ClassifierRecipe:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise UserError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {self.loss!r}")
+        if not 0 <= self.head_dropout < 1:
+            raise UserError(f"head_dropout must be in [0, 1), got {self.head_dropout}")
 
     def steps_per_epoch(self, data: PretrainData) -> int:
         """Optimiser steps in one pass; UserError if the training split is smaller than one batch."""

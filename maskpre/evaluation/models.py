@@ -1,8 +1,11 @@
 """The networks an evaluation starts from."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from maskpre.checkpoints.load import load_timm
 from maskpre.checkpoints.report import LoadReport
@@ -21,9 +24,19 @@ def start_encoder(source: str, data: PretrainData, *, start: Start) -> tuple[nn.
 
 
 def start_classifier(
-    source: str, data: PretrainData, recipe: ClassifierRecipe, *, start: Start
+    source: str,
+    data: PretrainData,
+    recipe: ClassifierRecipe,
+    *,
+    start: Start,
+    head_rows: Sequence[int] | None = None,
 ) -> tuple[nn.Module, LoadReport]:
-    """A timm classifier for the data's pictures and classes, with the recipe's pooling and fresh head."""
+    """A timm classifier for the data's pictures and classes, with the recipe's pooling and dropout.
+
+    Its head is fresh, or rows `head_rows` of the source's, one for each class of the data.
+    """
+    if head_rows is not None and start == "scratch":
+        raise UserError("head_rows takes the checkpoint's head over, of which start=scratch keeps nothing")
     net, report = _start(
         source,
         data,
@@ -31,14 +44,43 @@ def start_classifier(
         num_classes=data.num_classes,
         global_pool=recipe.global_pool,
         drop_path_rate=recipe.drop_path_rate,
+        head_rows=head_rows,
     )
     head = net.get_classifier()  # type: ignore[operator]
-    if recipe.head_std is not None:
+    if recipe.head_std is not None and head_rows is None:
         if not isinstance(head, nn.Linear):
             raise UserError(f"recipe.head_std can't initialise a {type(head).__name__}; set it to null")
         nn.init.trunc_normal_(head.weight, std=recipe.head_std)
         nn.init.zeros_(head.bias)
+    if recipe.head_dropout:
+        _drop_before(head, recipe.head_dropout)
     return net, report
+
+
+def _drop_before(head: nn.Module, rate: float) -> None:
+    """Dropout of what reaches the head, whatever the network has there."""
+
+    def dropped(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (dropout(args[0], rate, module.training), *args[1:])
+
+    head.register_forward_pre_hook(dropped)
+
+
+def read_head_rows(path: str, num_classes: int) -> list[int]:
+    """A text file whose line i says which class of a checkpoint's head class i of the data is, from 0.
+
+    Raises UserError unless it is there and has a number for each of `num_classes` classes.
+    """
+    try:
+        lines = Path(path).read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"head_rows: {path} can't be read: {error}") from error
+    wrong = next((line for line in lines if not line.isdecimal()), None)
+    if wrong is not None:
+        raise UserError(f"head_rows: {path} holds {wrong!r} where a class's number should be")
+    if len(lines) != num_classes:
+        raise UserError(f"head_rows: {path} has {len(lines)} lines, the data have {num_classes} classes")
+    return [int(line) for line in lines]
 
 
 def _start(
@@ -49,6 +91,7 @@ def _start(
     num_classes: int,
     global_pool: str | None,
     drop_path_rate: float,
+    head_rows: Sequence[int] | None = None,
 ) -> tuple[nn.Module, LoadReport]:
     """`start` "scratch" takes only the architecture from `source`."""
     if start == "checkpoint":
@@ -60,6 +103,7 @@ def _start(
             global_pool=global_pool,
             in_chans=data.channels,
             num_frames=num_frames_of(data),
+            head_rows=head_rows,
         )
     architecture = open_source(source).architecture()
     architecture = architecture.for_fine_tuning(data.image_size, num_frames_of(data))

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from maskpre.errors import UserError
-from maskpre.evaluation.models import start_classifier, start_encoder
+from maskpre.evaluation.models import read_head_rows, start_classifier, start_encoder
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "recipe"
 
@@ -55,3 +55,64 @@ def test_channels_that_do_not_match_are_named(data):
     grey = replace(data, channels=1, mean=[0.5], std=[0.5])
     with pytest.raises(UserError, match="channels"):
         start_encoder("vit_tiny_patch16_224", grey, start="checkpoint")
+
+
+def test_rows_of_the_source_s_head_are_taken_over(data, tmp_path):
+    fresh, _ = start_classifier("vit_tiny_patch16_224", data, recipe(), start="checkpoint")
+    weight, bias = torch.randn(5, 192), torch.randn(5)
+    wide = {**fresh.state_dict(), "head.weight": weight, "head.bias": bias}
+    path = tmp_path / "wide.pth"
+    torch.save({"model": {**wide, "mask_token": torch.zeros(1, 1, 192)}}, path)
+    net, report = start_classifier(str(path), data, recipe(), start="checkpoint", head_rows=[3, 0])
+    assert torch.equal(net.head.weight, weight[[3, 0]])
+    assert torch.equal(net.head.bias, bias[[3, 0]])
+    assert report.fresh == ()
+    with pytest.raises(UserError, match=r"wide\.pth has 5 classes, numbered from 0; there is no class 5"):
+        start_classifier(str(path), data, recipe(), start="checkpoint", head_rows=[5, 0])
+    with pytest.raises(UserError, match="start=scratch keeps nothing"):
+        start_classifier(str(path), data, recipe(), start="scratch", head_rows=[3, 0])
+    with pytest.raises(UserError, match="has no head whose rows could be taken over"):
+        start_classifier("vit_tiny_patch16_224", data, recipe(), start="checkpoint", head_rows=[3, 0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"3\n", "has 1 lines, the data have 2 classes"),
+        (b"3\nfour\n", "holds 'four' where a class's number should be"),
+        (b"3\n-1\n", "holds '-1' where"),
+        (b"\xff\xfe", "can't be read"),
+        (None, "can't be read"),
+    ],
+)
+def test_bad_files_of_rows_are_told(content, message, tmp_path):
+    path = tmp_path / "rows.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"head_rows: .*rows.txt {message}"):
+        read_head_rows(str(path), 2)
+
+
+def test_rows_are_read_in_the_order_of_the_data_s_classes(tmp_path):
+    (tmp_path / "rows.txt").write_text("7\n0\n3\n")
+    assert read_head_rows(str(tmp_path / "rows.txt"), 3) == [7, 0, 3]
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18"])
+def test_inputs_of_the_head_are_dropped_in_training_only(name, data):
+    net, _ = start_classifier(
+        name, data, recipe(head_dropout=0.5, head_std=None, global_pool=None), start="checkpoint"
+    )
+    head, seen = net.get_classifier(), []
+    head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    torch.manual_seed(0)
+    for mode in (False, True):
+        head.train(mode)(torch.ones(1, head.in_features))
+    assert (seen[0] == 1).all()
+    assert set(seen[1].unique().tolist()) == {0.0, 2.0}
+    assert (seen[1] == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_rate_that_leaves_nothing_is_refused():
+    with pytest.raises(UserError, match=r"head_dropout must be in \[0, 1\), got 1"):
+        recipe(head_dropout=1.0)
