@@ -82,6 +82,7 @@ class FinetuneSchema:
     trainer: Trainer
     checkpoint: str
     start: Start = "checkpoint"
+    head_rows: str | None = None
     seed: int = 0
     name: str | None = None
     runs_dir: str = "runs"

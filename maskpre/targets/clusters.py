@@ -77,6 +77,11 @@ class ClusterTarget(Target):
             found: Located = self.values(step)
         return found
 
+    def at(self, step: Step, like: Located) -> Located:
+        """The values at the cells of `like`, if `values` can be had there alone."""
+        with torch.no_grad():
+            return self.values.at(step, like)
+
     def compare(
         self, predicted: Float[Tensor, "b n d"], wanted: Float[Tensor, "b n j"]
     ) -> tuple[Float[Tensor, "b n k"], Float[Tensor, "b n k"]]:

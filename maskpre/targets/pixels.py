@@ -30,11 +30,16 @@ class Statistics(NamedTuple):
         return values * self.std + self.mean
 
 
+def centred(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The mean along a dimension, which stays, and the sum of squares about it."""
+    mean = values.mean(dim=dim, keepdim=True)
+    # Some times faster on a CPU than torch's var_mean, and as exact: the mean is taken out first.
+    return mean, torch.linalg.vector_norm(values - mean, dim=dim, keepdim=True).square()
+
+
 def patch_statistics(patches: Float[Tensor, "b l k"]) -> Statistics:
     """Mean and unbiased standard deviation of each patch (MAE, He et al. 2022, section 3)."""
-    mean = patches.mean(dim=-1, keepdim=True)
-    # Some times faster on a CPU than torch's var_mean, and as exact: the mean is taken out first.
-    squares = torch.linalg.vector_norm(patches - mean, dim=-1, keepdim=True).square()
+    mean, squares = centred(patches, dim=-1)
     return Statistics(mean, (squares / (patches.shape[-1] - 1) + EPS).sqrt())
 
 

@@ -10,9 +10,16 @@ from torch import Tensor
 
 from maskpre.ops.patchify import patches_at, unpatchify
 from maskpre.targets.base import PictureTarget
+from maskpre.targets.pixels import Statistics, centred
 from maskpre.types import Grid, Located, Step
 
 EPS = 1e-6
+
+
+def _channel_statistics(pixels: Float[Tensor, "b n r c"]) -> Statistics:
+    """Mean and unbiased standard deviation of each cell's channels."""
+    mean, squares = centred(pixels, dim=2)
+    return Statistics(mean, (squares / (pixels.shape[2] - 1)).sqrt() + EPS)
 
 
 class UnitPixelTarget(PictureTarget):
@@ -64,14 +71,12 @@ class UnitPixelTarget(PictureTarget):
     def _cells(self, step: Step, ids: Int[Tensor, "b n"] | None) -> Located:
         pixels = self.pixels(step, ids)
         if self.normalize == "channel":
-            std, mean = torch.std_mean(pixels, dim=2, keepdim=True)
-            pixels = (pixels - mean) / (std + EPS)
+            pixels = _channel_statistics(pixels).remove(pixels)
         return Located(pixels.flatten(2), self.grid, ids=ids)
 
     def to_image(self, values: Float[Tensor, "b l k"], step: Step) -> Float[Tensor, "b c *size"]:
         """See `PictureTarget.to_image`."""
         values = values.unflatten(2, (-1, self.in_chans))
         if self.normalize == "channel":
-            std, mean = torch.std_mean(self.pixels(step), dim=2, keepdim=True)
-            values = values * (std + EPS) + mean
+            values = _channel_statistics(self.pixels(step)).restore(values)
         return unpatchify(((values - self.mean) / self.std).to(values.dtype).flatten(2), self.grid)
