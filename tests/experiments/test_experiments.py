@@ -42,7 +42,6 @@ ALIKE = {
     # Their teacher would have to be trained first.
     "maskalign": ["teacher.weights=null"],
     "mrmae": ["teacher.weights=null"],
-    "sigma": ["teacher.teacher.weights=null"],
     # Every layer of the student and of the teacher has a part in the alignment.
     "paper/maskalign_vit_b": ["teacher.mlp_ratio=0.1"],
     "paper/maskalign_vit_l": ["teacher.mlp_ratio=0.1"],

@@ -28,12 +28,11 @@ TEACHER = [
     "teacher.teacher.depth=1",
     "teacher.teacher.num_heads=2",
 ]
-PIXELS = [
-    "teacher=none",
-    "target@target.values=pixels_channel_norm",
-    "target.values.normalize=channel",
-    "target.dim=64",
-    "target.hidden_dims=[16,16]",
+FEATURES = [
+    "target@target.values=features",
+    "target.values.normalize=tokens",
+    "target.dim=null",
+    "target.hidden_dims=[]",
 ]
 
 
@@ -62,13 +61,13 @@ def reached(loss, model):
 
 @pytest.fixture(scope="module")
 def pixels():
-    model = make(*CLUSTERS, *PIXELS)
+    model = make(*CLUSTERS, "target.hidden_dims=[16,16]")
     return model, run(model)
 
 
 @pytest.fixture(scope="module")
 def taught():
-    model = make(*CLUSTERS, *TEACHER)
+    model = make(*CLUSTERS, *TEACHER, *FEATURES)
     return model, run(model)
 
 
@@ -122,8 +121,9 @@ def test_distances_to_features_need_no_clusters() -> None:
 
 
 def test_an_unlike_teacher_is_refused() -> None:
+    unlike = [*CLUSTERS, *TEACHER, *FEATURES, "teacher.teacher.patch_size=16"]
     with pytest.raises(
         ConfigError, match=r"the pass 'teacher' gives \(2, 2, 2\) cells, the student has \(2, 4, 4\)"
     ):
-        make(*CLUSTERS, *TEACHER, "teacher.teacher.patch_size=16")
-    run(make(*CLUSTERS, *TEACHER, "teacher.teacher.patch_size=16", "teacher.map_size=4"))
+        make(*unlike)
+    run(make(*unlike, "teacher.map_size=4"))
