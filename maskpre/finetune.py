@@ -10,7 +10,7 @@ from maskpre.config import command
 from maskpre.data import PretrainData
 from maskpre.evaluation.classifier import ClassifierRecipe
 from maskpre.evaluation.finetune import finetune
-from maskpre.evaluation.models import read_head_rows, start_classifier
+from maskpre.evaluation.models import read_head_rows, recompute_activations, start_classifier
 from maskpre.run_folder import open_run_folder
 
 
@@ -24,6 +24,8 @@ def main(cfg: DictConfig) -> None:
     rows = None if cfg.head_rows is None else read_head_rows(cfg.head_rows, data.num_classes)
     model, report = start_classifier(cfg.checkpoint, data, recipe, start=cfg.start, head_rows=rows)
     print(report)
+    if cfg.activation_checkpointing:
+        recompute_activations(model)
     folder = open_run_folder(cfg)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     with folder.held():

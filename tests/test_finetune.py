@@ -12,6 +12,17 @@ from maskpre.optim import LrRun
 
 RECIPES = sorted(path.stem for path in Path(__file__).parents[1].glob("configs/recipe/[!_]*.yaml"))
 
+# As the recipes' headers write them.
+VIDEOS = "data=video_folder data.root=DIR data.val_root=DIR2 trainer.devices=8 trainer.precision=16-mixed"
+LAUNCHES = [
+    "recipe=simmim data=imagenet data.root=DIR trainer.devices=8 trainer.accumulate_grad_batches=2 "
+    "trainer.precision=16-mixed",
+    f"recipe=videomae_v2 {VIDEOS} data.repeats=2 trainer.accumulate_grad_batches=2 recipe.clip_grad=5 "
+    "recipe.optim.weight_decay=0.1 recipe.optim.implementation=foreach activation_checkpointing=true",
+    f"recipe=videomae_v2 {VIDEOS} recipe.epochs=0",
+    f"recipe=sigma {VIDEOS} data.sampling=segments recipe.transform.crop.flip=0 recipe.test_clips=2",
+]
+
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_valid_and_build(name):
@@ -36,9 +47,38 @@ def test_mistakes_are_named(override, message):
         compose(["checkpoint=x", override], "finetune")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["recipe=videomae_v2", "recipe.clip_grad=5"], r"recipe\.clip_grad=5"),
+        (["recipe=mae", "trainer.gradient_clip_val=1"], r"trainer\.gradient_clip_val=1"),
+        (["recipe=simmim", "recipe.optim.implementation=fused"], r"recipe\.clip_grad=5"),
+    ],
+)
+def test_clipping_that_half_precision_forbids_is_told_before_training(overrides, message):
+    half = ["checkpoint=x", *overrides, "trainer.precision=16-mixed"]
+    told = f"fused can't clip gradients \\({message}.*use recipe.optim.implementation=foreach"
+    with pytest.raises(UserError, match=told):
+        compose(half, "finetune")
+    compose([*half, "recipe.optim.implementation=foreach"], "finetune")
+    compose([*half[:-1], "trainer.precision=bf16-mixed"], "finetune")
+
+
+def test_half_precision_needs_a_gpu():
+    with pytest.raises(
+        UserError, match=r"trainer\.precision: 16-mixed needs a GPU, but trainer.accelerator is"
+    ):
+        compose(["checkpoint=x", "trainer.precision=16-mixed", "trainer.accelerator=cpu"], "finetune")
+
+
 def test_the_checkpoint_is_required():
     with pytest.raises(UserError, match="checkpoint: required, but not set"):
         compose([], "finetune")
+
+
+@pytest.mark.parametrize("line", LAUNCHES)
+def test_launch_lines_are_valid(line):
+    compose(["checkpoint=FILE", *line.split()], "finetune")
 
 
 def test_the_command_trains_and_says_where_everything_is(tmp_path, picture_folders, monkeypatch, capsys):
@@ -54,6 +94,7 @@ def test_the_command_trains_and_says_where_everything_is(tmp_path, picture_folde
         "recipe.batch_size=16",
         "recipe.epochs=1",
         "recipe.optim.schedule.warmup_epochs=0",
+        "activation_checkpointing=true",
     ]
     monkeypatch.setattr(sys, "argv", ["finetune", *arguments])
     main()

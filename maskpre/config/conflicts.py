@@ -1,6 +1,6 @@
 """Options that are each valid, but not together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from maskpre.build import Assembly, build_model
 from maskpre.checkpoints.load import load_into
 from maskpre.config.planned import planned_weights
+from maskpre.config.precision import precision_conflicts, wants_half
 from maskpre.errors import ConfigError, Problem, UserError
 from maskpre.model import MaskedModel
 from maskpre.nearest import multiples, nearest_number
@@ -59,23 +60,29 @@ def find_conflicts(cfg: DictConfig, *, broken: set[str]) -> list[Problem]:
     alone += planned_weights(cfg)
     for entry in alone:
         assembly.part(entry)
-    if "objectives" not in cfg:
-        return assembly.problems + ([] if "trainer" in broken else list(_sharding(cfg)))
     refused = {problem.path.partition(".")[0] for problem in assembly.problems} | broken
-    found = [] if refused & _MODEL else _model_conflicts(cfg)
-    checks = {
+    found = []
+    if "objectives" in cfg and not refused & _MODEL:
+        found += _model_conflicts(cfg)
+    for check, needs in _checks(cfg).items():
+        if not refused & needs:
+            found += check(cfg)
+    return assembly.problems + found
+
+
+def _checks(cfg: DictConfig) -> dict[Callable[[DictConfig], Iterator[Problem]], set[str]]:
+    """What else is checked, and which top-level keys must be sound for it."""
+    if "objectives" not in cfg:
+        return {precision_conflicts: {"recipe", "probe", "trainer"}, _sharding: {"trainer"}}
+    return {
         _length: {"epochs", "max_steps"},
         _schedule: {"optim", "epochs", "max_steps"},
         _batch: {"data", "trainer"},
-        _precision: {"optim", "trainer"},
+        precision_conflicts: {"optim", "trainer"},
         _attention: {"attention", "trainer"},
         _sharding: {"trainer"},
         _transforms: {"data"},
     }
-    for check, needs in checks.items():
-        if not refused & needs:
-            found += check(cfg)
-    return assembly.problems + found
 
 
 def _model_conflicts(cfg: DictConfig) -> list[Problem]:
@@ -172,16 +179,12 @@ def _batch(cfg: DictConfig) -> Iterator[Problem]:
         )
 
 
-def _wants_half(cfg: DictConfig) -> bool:
-    return str(cfg.trainer.get("precision")) in ("16", "16-mixed", "16-true")
-
-
 def check_machine(cfg: DictConfig) -> None:
     """Raise UserError if this machine, or the SLURM job, can't do what the configuration asks of it."""
     if "trainer" in cfg:
         check_tasks(cfg)
     automatic = cfg.get("trainer", {}).get("accelerator") == "auto"
-    if automatic and _wants_half(cfg) and not torch.accelerator.is_available():
+    if automatic and wants_half(cfg) and not torch.accelerator.is_available():
         raise UserError(
             f"trainer.precision={cfg.trainer.precision} needs a GPU, and there is none here; use "
             "trainer.precision=bf16-mixed or 32-true"
@@ -200,28 +203,13 @@ def _attention(cfg: DictConfig) -> Iterator[Problem]:
         yield Problem("attention", "triton needs a GPU, but trainer.accelerator is cpu; use auto")
 
 
-def _precision(cfg: DictConfig) -> Iterator[Problem]:
-    half = _wants_half(cfg)
-    if half and cfg.trainer.get("accelerator") == "cpu":
-        yield Problem(
-            "trainer.precision",
-            f"{cfg.trainer.precision} needs a GPU, but trainer.accelerator is cpu; use bf16-mixed or 32-true",
-        )
-    if half and cfg.trainer.get("gradient_clip_val") and cfg.optim.get("implementation") == "fused":
-        yield Problem(
-            "optim.implementation",
-            f"fused can't clip gradients (trainer.gradient_clip_val={cfg.trainer.gradient_clip_val}) under "
-            f"trainer.precision={cfg.trainer.precision}; use optim.implementation=foreach",
-        )
-
-
 def _sharding(cfg: DictConfig) -> Iterator[Problem]:
     """What can't be trained with weights divided among ranks."""
     if not isinstance(cfg.get("trainer", {}).get("strategy"), DictConfig):
         return
     if "objectives" not in cfg:
         yield Problem("trainer.strategy", "divided weights are for pretraining only; use trainer=default")
-    elif _wants_half(cfg):
+    elif wants_half(cfg):
         yield Problem(
             "trainer.precision",
             f"{cfg.trainer.precision} scales losses, which divided weights (trainer=fsdp2) don't follow; use "

@@ -83,6 +83,7 @@ class FinetuneSchema:
     checkpoint: str
     start: Start = "checkpoint"
     head_rows: str | None = None
+    activation_checkpointing: bool = False
     seed: int = 0
     name: str | None = None
     runs_dir: str = "runs"

@@ -1,7 +1,7 @@
 """Supervised training of a classifier: fine-tuning, from scratch, or a head on a frozen encoder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,8 @@ from maskpre.errors import UserError
 from maskpre.evaluation.augment import BatchAugment
 from maskpre.evaluation.features import inputs_for, pixels_of
 from maskpre.evaluation.global_rng import step_seed
-from maskpre.evaluation.result import ProbeResult, count_hits
+from maskpre.evaluation.result import HitCounter, ProbeResult
+from maskpre.evaluation.views import Views
 from maskpre.optim import OptimRecipe, lambda_lr
 from maskpre.optim.clipping import clip_gradients
 
@@ -39,7 +40,8 @@ class ClassifierRecipe:
     inputs dropped in training. `clip_grad` bounds the gradient norm;
     `ema_decay` evaluates a moving average of the weights instead of the weights. `loss` holds scores against
     soft targets: cross entropy over the classes, or binary cross entropy of each class, averaged. In the end
-    videos are scored on `test_clips` * `test_crops` views each, if that is more than one.
+    videos are scored on `test_clips` * `test_crops` views each, if that is more than one. With 0 `epochs`
+    nothing is trained, only scored.
     """
 
     optim: OptimRecipe
@@ -62,6 +64,14 @@ class ClassifierRecipe:
             raise UserError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {self.loss!r}")
         if not 0 <= self.head_dropout < 1:
             raise UserError(f"head_dropout must be in [0, 1), got {self.head_dropout}")
+        if self.epochs < 0:
+            raise UserError(f"epochs must be at least 0, got {self.epochs}")
+        Views(clips=self.test_clips, crops=self.test_crops)
+
+    @property
+    def views(self) -> Views:
+        """Those of each video in the end."""
+        return Views(clips=self.test_clips, crops=self.test_crops)
 
     def steps_per_epoch(self, data: PretrainData) -> int:
         """Optimiser steps in one pass; UserError if the training split is smaller than one batch."""
@@ -77,7 +87,8 @@ class Classifier(LightningModule):
     """Trains `model` (pictures to class scores) on the labelled data, scoring the val split every epoch.
 
     Every random number of a step depends on `seed`, the rank and the step's number. Logs `val/top1` and
-    `val/top5` in [0, 1]; `result` is the last score. Raises UserError if a sample has no label.
+    `val/top5` in [0, 1]; `result` is the last score. A test scores the recipe's views. Raises UserError if a
+    sample has no label, or several views are wanted of pictures.
     """
 
     def __init__(
@@ -92,6 +103,8 @@ class Classifier(LightningModule):
         super().__init__()
         data.source("train").require_labels()
         data.source("val").require_labels()
+        if len(recipe.views) > 1:
+            recipe.views.videos(data)
         self.num_classes = data.num_classes
         self.model, self.data, self.recipe, self.seed, self.config = model, data, recipe, seed, config
         self.inputs = inputs_for(data)
@@ -102,7 +115,7 @@ class Classifier(LightningModule):
         self.result: ProbeResult | None = None
         self.best_top1: Tensor
         self.register_buffer("best_top1", torch.zeros((), dtype=torch.float64))
-        self._counts = torch.zeros(3, dtype=torch.int64)
+        self._hits = HitCounter()
 
     @property
     def scored(self) -> nn.Module:
@@ -122,10 +135,20 @@ class Classifier(LightningModule):
             batch_size=self.recipe.batch_size,
         )
 
+    def _micro_batch(self) -> int:
+        """Samples that a rank sees at once in training, and at most in evaluation."""
+        trainer = self.trainer
+        return max(1, self.recipe.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
+
     def val_dataloader(self) -> BatchLoader:
         """The val split, shared among the ranks."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return self.data.eval_loader("val", batch_size=self.recipe.batch_size, rank=rank, world=world)
+        return self.data.eval_loader("val", batch_size=self._micro_batch(), rank=rank, world=world)
+
+    def test_dataloader(self) -> BatchLoader:
+        """The views of the val split, shared among the ranks."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return self.recipe.views.loader(self.data, batch_size=self._micro_batch(), rank=rank, world=world)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed the generator that stochastic depth draws from, so that a resumed step repeats."""
@@ -147,26 +170,43 @@ class Classifier(LightningModule):
         if self.ema is not None and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
             self.ema.update(self.model, step=self.global_step)
 
+    def _scores(self, batch: dict[str, Tensor]) -> Tensor:
+        scores: Tensor = self.scored(self.inputs.normalize(pixels_of(batch)))
+        return scores
+
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
-        self._counts.zero_()
+        self._hits.reset()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count hits; each sample counts once."""
-        scores = self.scored(self.inputs.normalize(pixels_of(batch)))
-        top1, top5 = count_hits(scores, batch["label"])
-        self._counts += torch.tensor([top1, top5, len(scores)])
+        self._hits.add(self._scores(batch), batch["label"])
 
     def on_validation_epoch_end(self) -> None:
         """Accuracies over all ranks."""
-        counts = self._counts.to(self.device)
-        top1, top5, total = self.trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-        self.best_top1.clamp_(min=top1 / total)
-        details = {"best_top1": self.best_top1.item()}
-        self.result = ProbeResult(top1=top1 / total, top5=top5 / total, details=details)
-        scores = {"val/top1": self.result.top1, "val/top5": self.result.top5}
+        found = self._hits.result(self.trainer)
+        self.best_top1.clamp_(min=found.top1)
+        self.result = replace(found, details={"best_top1": self.best_top1.item()})
+        scores = {"val/top1": found.top1, "val/top5": found.top5}
         self.log_dict(scores, logger=False)
         log_metrics(self.trainer, scores)
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting."""
+        self._hits.reset()
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count hits of the mean over a video's views; each video counts once."""
+        views = self.recipe.views
+        self._hits.add(views.mean(self._scores(batch)), views.labels(batch["label"]))
+
+    def on_test_epoch_end(self) -> None:
+        """Accuracies over all ranks, beside those of single views."""
+        assert self.result is not None
+        found = self._hits.result(self.trainer)
+        scores = {"views_top1": found.top1, "views_top5": found.top5}
+        self.result = replace(self.result, details={**self.result.details, **scores})
+        log_metrics(self.trainer, {f"val/{name}": value for name, value in scores.items()})
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser over what is trainable, and its schedule per optimiser step."""

@@ -1,7 +1,6 @@
 """Running a classifier's training: fine-tuning, training from scratch and streaming probes alike."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -15,7 +14,6 @@ from maskpre.data import PretrainData
 from maskpre.errors import UserError
 from maskpre.evaluation.classifier import Classifier, ClassifierRecipe
 from maskpre.evaluation.result import ProbeResult
-from maskpre.evaluation.views import score_views
 from maskpre.loggers.csv import AppendingCSVLogger
 from maskpre.parallel.watch import RankWatch
 from maskpre.plugins import trainer_plugins
@@ -48,12 +46,29 @@ def finetune(
     run folder, checkpoints (`best`, `last`, with the plain containers of `config`) and metrics are written
     there, progress is shown, and a run that was interrupted there goes on; without, nothing is written or
     printed. `make_trainer` takes Lightning's trainer arguments. Parameters of `model` that don't require a
-    gradient stay frozen.
+    gradient stay frozen. A recipe of 0 epochs scores `model` as it is.
 
-    Raises UserError if a signal stopped the run; it can be continued.
+    Raises UserError if a signal stopped the run, which can be continued, or no val sample can be read.
     """
     module = Classifier(model=model, data=data, recipe=recipe, seed=seed, config=config or {})
-    steps_per_epoch = recipe.steps_per_epoch(data)
+    trainer = _trainer(make_trainer, folder, recipe, data)
+    if recipe.epochs:
+        trainer.fit(module, ckpt_path=None if folder is None else folder.resume_from("auto"))
+    if trainer.global_step < trainer.max_steps:
+        raise UserError(
+            f"stopped at step {trainer.global_step} of {trainer.max_steps}; run it again to go on"
+        )
+    return _scored(trainer, module)
+
+
+def _trainer(
+    make_trainer: Callable[..., Trainer],
+    folder: RunFolder | None,
+    recipe: ClassifierRecipe,
+    data: PretrainData,
+) -> Trainer:
+    """A trainer that validates after each of the recipe's epochs."""
+    steps_per_epoch = recipe.steps_per_epoch(data) if recipe.epochs else 1
     trainer = make_trainer(
         max_epochs=-1,
         max_steps=recipe.epochs * steps_per_epoch,
@@ -66,28 +81,18 @@ def finetune(
     )
     # Lightning counts this interval in micro-batches, whose number only the built trainer tells.
     trainer.val_check_interval = steps_per_epoch * trainer.accumulate_grad_batches
-    trainer.fit(module, ckpt_path=None if folder is None else folder.resume_from("auto"))
-    if trainer.global_step < trainer.max_steps or module.result is None:
-        raise UserError(
-            f"stopped at step {trainer.global_step} of {trainer.max_steps}; run it again to go on"
-        )
-    several_views = recipe.test_clips * recipe.test_crops > 1
-    return _with_views(module, data) if several_views and trainer.is_global_zero else module.result
+    return trainer
 
 
-def _with_views(module: Classifier, data: PretrainData) -> ProbeResult:
-    """The result with the accuracy on several views of each sample beside that on one."""
-    assert module.result is not None
-    scored = score_views(
-        module.scored,
-        data,
-        clips=module.recipe.test_clips,
-        crops=module.recipe.test_crops,
-        batch_size=module.recipe.batch_size,
-        device=module.device,
-    )
-    details = {**module.result.details, "views_top1": scored.top1, "views_top5": scored.top5}
-    return replace(module.result, details=details)
+def _scored(trainer: Trainer, module: Classifier) -> ProbeResult:
+    """The result at the end, also of a run that was interrupted behind its last step."""
+    if module.result is None:
+        trainer.validate(module, verbose=False)
+    if module.result is None:
+        raise UserError("no val sample could be read")
+    if len(module.recipe.views) > 1:
+        trainer.test(module, verbose=False)
+    return module.result
 
 
 def _outputs(folder: RunFolder | None) -> dict[str, Any]:

@@ -33,7 +33,9 @@ def start_classifier(
 ) -> tuple[nn.Module, LoadReport]:
     """A timm classifier for the data's pictures and classes, with the recipe's pooling and dropout.
 
-    Its head is fresh, or rows `head_rows` of the source's, one for each class of the data.
+    Its head is fresh, or rows `head_rows` of the source's, one for each class of the data. A recipe that
+    trains for no epochs keeps the source's head. Raises UserError if it would have to score with fresh
+    weights.
     """
     if head_rows is not None and start == "scratch":
         raise UserError("head_rows takes the checkpoint's head over, of which start=scratch keeps nothing")
@@ -47,14 +49,37 @@ def start_classifier(
         head_rows=head_rows,
     )
     head = net.get_classifier()  # type: ignore[operator]
-    if recipe.head_std is not None and head_rows is None:
-        if not isinstance(head, nn.Linear):
-            raise UserError(f"recipe.head_std can't initialise a {type(head).__name__}; set it to null")
-        nn.init.trunc_normal_(head.weight, std=recipe.head_std)
-        nn.init.zeros_(head.bias)
+    if not recipe.epochs:
+        _check_complete(report, data)
+    elif recipe.head_std is not None and head_rows is None:
+        _initialise(head, recipe.head_std)
     if recipe.head_dropout:
         _drop_before(head, recipe.head_dropout)
     return net, report
+
+
+def _check_complete(report: LoadReport, data: PretrainData) -> None:
+    if report.fresh:
+        raise UserError(
+            f"recipe.epochs=0 trains nothing, but {report.source} is no classifier of {data.num_classes} "
+            f"classes: {', '.join(report.fresh[:3])} would be fresh"
+        )
+
+
+def _initialise(head: nn.Module, std: float) -> None:
+    if not isinstance(head, nn.Linear):
+        raise UserError(f"recipe.head_std can't initialise a {type(head).__name__}; set it to null")
+    nn.init.trunc_normal_(head.weight, std=std)
+    nn.init.zeros_(head.bias)
+
+
+def recompute_activations(net: nn.Module) -> None:
+    """Recompute block activations in the backward pass; UserError if the network can't."""
+    try:
+        net.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        name = type(net).__name__
+        raise UserError(f"{name} can't recompute activations; use activation_checkpointing=false") from error
 
 
 def _drop_before(head: nn.Module, rate: float) -> None:

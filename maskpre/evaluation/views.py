@@ -1,33 +1,57 @@
-"""Scoring videos on several views each."""
+"""Several views of each video of the val split."""
 
-import torch
-from torch import nn
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from maskpre.data import PretrainData, VideoData
+from maskpre.data.loader import BatchLoader
 from maskpre.errors import UserError
-from maskpre.evaluation.features import evaluating, inputs_for, pixels_of
-from maskpre.evaluation.result import ProbeResult, count_hits
 
 
-def score_views(
-    model: nn.Module, data: PretrainData, *, clips: int, crops: int, batch_size: int, device: torch.device
-) -> ProbeResult:
-    """Accuracy on the val split of the mean of a video's class probabilities over its views.
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """`clips` clips over time, each in `crops` crops along the longer side.
 
-    Views are `clips` clips over time, each in `crops` crops along the longer side (VideoMAE: 5 x 3 on
-    Kinetics, 2 x 3 on Something-Something). `batch_size` counts views. Raises UserError for pictures.
+    VideoMAE: 5 x 3 on Kinetics, 2 x 3 on Something-Something.
     """
-    views = clips * crops
-    if not isinstance(data, VideoData):
-        raise UserError(f"{views} test views need videos, but {type(data).__name__} has pictures")
-    loader = data.view_loader("val", clips=clips, crops=crops, batch_size=max(1, batch_size // views))
-    inputs = inputs_for(data).to(device)
-    counts = torch.zeros(3, dtype=torch.int64)
-    with evaluating(model):
-        for batch in loader:
-            scores = model(inputs.normalize(pixels_of(batch).to(device, non_blocking=True)))
-            means = scores.softmax(dim=1).unflatten(0, (-1, views)).mean(dim=1)
-            hits = count_hits(means, batch["label"][::views].to(device))
-            counts += torch.tensor([*hits, len(means)])
-    top1, top5, total = counts.tolist()
-    return ProbeResult(top1=top1 / total, top5=top5 / total)
+
+    clips: int = 1
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("test_clips", self.clips), ("test_crops", self.crops)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
+
+    def __len__(self) -> int:
+        return self.clips * self.crops
+
+    def videos(self, data: PretrainData) -> VideoData:
+        """The data; UserError if they are pictures."""
+        if not isinstance(data, VideoData):
+            raise UserError(f"{len(self)} test views need videos, but {type(data).__name__} has pictures")
+        return data
+
+    def loader(self, data: PretrainData, *, batch_size: int, rank: int, world: int) -> BatchLoader:
+        """A rank's share of the val split in batches of whole videos; `batch_size` counts views.
+
+        Raises UserError for pictures.
+        """
+        return self.videos(data).view_loader(
+            "val",
+            clips=self.clips,
+            crops=self.crops,
+            batch_size=max(1, batch_size // len(self)),
+            rank=rank,
+            world=world,
+        )
+
+    def mean(self, scores: Float[Tensor, "v k"]) -> Float[Tensor, "b k"]:
+        """The mean of each video's class probabilities over its views, which follow each other."""
+        return scores.float().softmax(dim=1).unflatten(0, (-1, len(self))).mean(dim=1)
+
+    def labels(self, labels: Int[Tensor, "v"]) -> Int[Tensor, "b"]:
+        """One label for each video."""
+        return labels[:: len(self)]

@@ -62,6 +62,8 @@ class RankWatch(Callback):
         self.rank, self.world = trainer.global_rank, trainer.world_size
         if self.world == 1 or self._store is not None:
             return
+        # What has been trained is scored under a watch of its own.
+        self._all_done, self._stop, self._unchanged = threading.Event(), threading.Event(), {}
         environment: Any = trainer.strategy.cluster_environment  # type: ignore[attr-defined]
         self._store = self._meet(environment.main_address, trainer)
         where = f"process {os.getpid()} on {socket.gethostname()}"

@@ -147,6 +147,58 @@ def test_the_moving_average_is_what_is_scored(data):
     assert not any(parameter.requires_grad for parameter in module.scored.parameters())
 
 
+def test_a_finished_run_tells_its_result_again(data, tmp_path):
+    made = folder(tmp_path / "run")
+    recipe = replace(RECIPE, ema_decay=0.5)
+    trained, result = run(data, recipe, folder=made)
+    again, told = run(data, recipe, folder=made)
+    assert told == result
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
+
+
+def test_no_epochs_score_the_network_as_it_is(data):
+    trained, result = run(data, RECIPE)
+    before = [parameter.clone() for parameter in trained.parameters()]
+    # Nothing is taken from the training split, however few samples it has.
+    recipe = replace(RECIPE, epochs=0, batch_size=512)
+    scored = finetune(trained, data, recipe, make_trainer=cpu_trainer)
+    assert (scored.top1, scored.top5) == (result.top1, result.top5)
+    assert all(torch.equal(a, b) for a, b in zip(before, trained.parameters(), strict=True))
+    with pytest.raises(UserError, match="epochs must be at least 0, got -1"):
+        replace(RECIPE, epochs=-1)
+
+
+class BatchSizes(Callback):
+    """How many samples come at once."""
+
+    def __init__(self):
+        self.training, self.validation = set(), set()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.training.add(len(batch["index"]))
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.validation.add(len(batch["index"]))
+
+
+def test_evaluation_takes_no_more_at_once_than_training(data):
+    sizes = BatchSizes()
+    trainer = partial(cpu_trainer, accumulate_grad_batches=2, callbacks=[sizes])
+    finetune(network(), data, replace(RECIPE, epochs=1), make_trainer=trainer)
+    assert sizes.training == sizes.validation == {4}
+
+
+def test_a_val_split_that_cannot_be_read_is_told(data, tmp_path):
+    for label in range(2):
+        broken = tmp_path / f"class{label}" / "0.png"
+        broken.parent.mkdir()
+        broken.write_bytes(b"no picture")
+    unreadable = replace(data, val_root=str(tmp_path))
+    for epochs in (0, 1):
+        with pytest.raises(UserError, match="no val sample could be read"):
+            run(unreadable, replace(RECIPE, epochs=epochs))
+
+
 class GradNorms(Callback):
     """Norms of the gradients the optimiser has used."""
 

@@ -3,11 +3,17 @@ from pathlib import Path
 
 import hydra
 import pytest
+import timm
 import torch
 from omegaconf import OmegaConf
 
 from maskpre.errors import UserError
-from maskpre.evaluation.models import read_head_rows, start_classifier, start_encoder
+from maskpre.evaluation.models import (
+    read_head_rows,
+    recompute_activations,
+    start_classifier,
+    start_encoder,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "recipe"
 
@@ -73,6 +79,43 @@ def test_rows_of_the_source_s_head_are_taken_over(data, tmp_path):
         start_classifier(str(path), data, recipe(), start="scratch", head_rows=[3, 0])
     with pytest.raises(UserError, match="has no head whose rows could be taken over"):
         start_classifier("vit_tiny_patch16_224", data, recipe(), start="checkpoint", head_rows=[3, 0])
+
+
+def test_what_is_only_scored_keeps_its_head(data, tmp_path):
+    fresh, _ = start_classifier("vit_tiny_patch16_224", data, recipe(), start="checkpoint")
+    torch.nn.init.normal_(fresh.head.weight)
+    path = tmp_path / "tuned.pth"
+    torch.save({"model": {**fresh.state_dict(), "mask_token": torch.zeros(1, 1, 192)}}, path)
+    tuned, _ = start_classifier(str(path), data, recipe(), start="checkpoint")
+    assert not torch.equal(tuned.head.weight, fresh.head.weight)
+    scored, report = start_classifier(str(path), data, recipe(epochs=0), start="checkpoint")
+    assert torch.equal(scored.head.weight, fresh.head.weight)
+    assert report.fresh == ()
+
+
+@pytest.mark.parametrize("start", ["checkpoint", "scratch"])
+def test_fresh_weights_are_not_scored(start, data):
+    with pytest.raises(UserError, match=r"epochs=0 trains nothing, but vit_tiny.* is no classifier of 2 cla"):
+        start_classifier("vit_tiny_patch16_224", data, recipe(epochs=0), start=start)
+
+
+def test_recomputed_activations_give_the_same_gradients(data):
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        net, _ = start_classifier("vit_tiny_patch16_224", data, recipe(head_std=1.0), start="checkpoint")
+        if recompute:
+            recompute_activations(net)
+        assert net.grad_checkpointing is recompute
+        net(torch.ones(2, 3, 16, 16)).square().sum().backward()
+        gradients.append(net.blocks[0].mlp.fc1.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("net", [torch.nn.Linear(2, 2), timm.create_model("crossvit_9_240")])
+def test_networks_that_can_not_recompute_are_refused(net):
+    with pytest.raises(UserError, match=f"{type(net).__name__} can't recompute activations; use activ"):
+        recompute_activations(net)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from maskpre.data import VideoData
 from maskpre.data.randomness import Draws
 from maskpre.data.transforms import CentreCrop
 from maskpre.encoders.video_vit import VideoViT
 from maskpre.encoders.video_vit_classifier import VideoViTClassifier
 from maskpre.encoders.vit import ViT
-from maskpre.errors import UserError
 from maskpre.evaluation.augment import BatchAugment, RandAugmented
 from maskpre.evaluation.features import encode, extract, pixels_of, pooled
-from maskpre.evaluation.views import score_views
 
 SMALL = {"img_size": 16, "num_frames": 4, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 2}
 
@@ -108,35 +105,3 @@ def test_rand_augment_treats_frames_alike():
         clip = transform(picture.expand(3, -1, -1, -1), Draws(0, 0, index))
         assert torch.equal(clip[0], transform(picture, Draws(0, 0, index)))
         assert torch.equal(clip, clip[:1].expand_as(clip))
-
-
-class Scores(nn.Module):
-    """Scores each view by its first pixels."""
-
-    def forward(self, x):
-        return x[:, :, 0, 0, 0]
-
-
-class Views(VideoData):
-    """Two videos of two views each."""
-
-    def __init__(self):
-        self.num_frames, self.mean, self.std = 4, [0.0] * 3, [1 / 255] * 3
-
-    def make_source(self, split):
-        raise AssertionError("views come without a source")
-
-    def view_loader(self, split, *, clips, crops, batch_size, rank=0, world=1):
-        assert (split, clips, crops, batch_size) == ("val", 2, 1, 4)
-        pixels = torch.tensor([[0, 3, 2], [4, 0, 0], [0, 1, 2], [0, 9, 0]], dtype=torch.uint8)
-        label = torch.tensor([0, 0, 1, 1])
-        yield {"video": pixels[:, :, None, None, None].expand(-1, -1, 4, 2, 2), "label": label}
-
-
-def test_views_are_averaged_as_probabilities():
-    """One view of each video says something else: its mean probability decides."""
-    cpu = torch.device("cpu")
-    result = score_views(Scores(), Views(), clips=2, crops=1, batch_size=8, device=cpu)
-    assert result.top1 == 1.0
-    with pytest.raises(UserError, match="6 test views need videos, but int has pictures"):
-        score_views(Scores(), 3, clips=2, crops=3, batch_size=8, device=cpu)
