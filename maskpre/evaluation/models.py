@@ -33,7 +33,8 @@ def start_classifier(
 ) -> tuple[nn.Module, LoadReport]:
     """A timm classifier for the data's pictures and classes, with the recipe's pooling and dropout.
 
-    Its head is fresh, or rows `head_rows` of the source's, one for each class of the data.
+    Its head is the source's if that has one for as many classes, or rows `head_rows` of the source's, one for
+    each class of the data; else fresh.
     """
     if head_rows is not None and start == "scratch":
         raise UserError("head_rows takes the checkpoint's head over, of which start=scratch keeps nothing")
@@ -47,7 +48,7 @@ def start_classifier(
         head_rows=head_rows,
     )
     head = net.get_classifier()  # type: ignore[operator]
-    if recipe.head_std is not None and head_rows is None:
+    if recipe.head_std is not None and _is_fresh(head, net, report):
         if not isinstance(head, nn.Linear):
             raise UserError(f"recipe.head_std can't initialise a {type(head).__name__}; set it to null")
         nn.init.trunc_normal_(head.weight, std=recipe.head_std)
@@ -55,6 +56,12 @@ def start_classifier(
     if recipe.head_dropout:
         _drop_before(head, recipe.head_dropout)
     return net, report
+
+
+def _is_fresh(head: nn.Module, net: nn.Module, report: LoadReport) -> bool:
+    """Whether the head's weights come from no source."""
+    name = next(name for name, module in net.named_modules() if module is head)
+    return any(fresh.startswith(f"{name}.") for fresh in report.fresh)
 
 
 def _drop_before(head: nn.Module, rate: float) -> None:
@@ -112,4 +119,5 @@ def _start(
         drop_path_rate=drop_path_rate,
         global_pool="avg" if global_pool is None else global_pool,
     )
-    return net, LoadReport(source=source, kind="architecture only", fresh=tuple(net.state_dict()))
+    fresh = tuple(net.state_dict())
+    return net, LoadReport(source=source, kind="architecture only", fresh=fresh, architecture=architecture)
