@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> None:
             folder=folder,
             make_trainer=instantiate(cfg.trainer),
             config=config,
+            architecture=report.architecture,
         )
     print(f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%} (best top-1 {result.details['best_top1']:.2%})")
     if "views_top1" in result.details:

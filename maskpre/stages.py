@@ -16,7 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from maskpre.build import build_model
-from maskpre.checkpoints.sources import OwnSource, PlannedWeights, Source, open_source
+from maskpre.checkpoints.source import Source
+from maskpre.checkpoints.sources import OwnSource, PlannedWeights, open_source
 from maskpre.config.compose import compose
 from maskpre.config.planned import planned_weights
 from maskpre.config.validate import validate

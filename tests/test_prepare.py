@@ -15,7 +15,7 @@ from PIL import Image
 from maskpre.data import repack
 from maskpre.data.decode import decode_picture
 from maskpre.data.packing import Packing
-from maskpre.data.sources import ShardSource
+from maskpre.data.sources import VIDEOS, ShardSource
 from maskpre.errors import UserError
 from maskpre.prepare import main
 
@@ -201,3 +201,36 @@ def test_the_command_refuses_misspelt_and_missing_settings(tmp_path, capfd, monk
     error = capfd.readouterr().err
     assert "src: required, but not set" in error
     assert "samples_per_shard" in error
+
+
+def test_a_list_says_what_is_packed_and_its_classes(pictures, tmp_path):
+    (tmp_path / "train.csv").write_text("b/31.jpg 2\nc/60.jpg 0\na/01.jpg 2\n")
+    (tmp_path / "val.csv").write_text(f"{pictures}/b/40.jpg 1\n")
+    settings = {"src": str(pictures), "dst": str(tmp_path / "out"), "separator": " ", "num_workers": 1}
+    for split in ("train", "val"):
+        manifest = Packing(files=str(tmp_path / f"{split}.csv"), name=split, order="sorted", **settings).run()
+    described = json.loads(manifest.read_text())
+    assert described["classes"] == ["0", "1", "2"]
+    assert described["splits"]["train"]["class_counts"] == [1, 0, 2]
+    assert described["splits"]["val"]["class_counts"] == [0, 1, 0]
+    train = ShardSource(shards=f"{tmp_path}/out/train-*.tar", cache_dir=tmp_path)
+    assert train.labels.tolist() == [2, 0, 2]
+    assert train.read(1).data.tobytes() == (pictures / "c" / "60.jpg").read_bytes()
+    assert train.key(0).endswith("00000000_b_31")
+
+    (tmp_path / "train.csv").write_text("b/31.jpg 1\nc/60.jpg 0\na/01.jpg 2\n")
+    with pytest.raises(UserError, match=r"made otherwise .*listing was"):
+        Packing(files=str(tmp_path / "train.csv"), order="sorted", **settings).run()
+
+
+def test_listed_videos_are_packed_by_the_command(tmp_path, capfd, monkeypatch):
+    for number in range(3):
+        (tmp_path / f"{number}.webm").write_bytes(b"video")
+    (tmp_path / "list.txt").write_text("0.webm 4\n2.webm 1\n")
+    arguments = [f"src={tmp_path}", f"dst={tmp_path / 'out'}", f"files={tmp_path / 'list.txt'}"]
+    options = ["media=video", "separator=' '", "check=none", "num_workers=1"]
+    monkeypatch.setattr(sys, "argv", ["prepare", *arguments, *options])
+    main()
+    assert "2 video in 1 shards, 0 left out" in capfd.readouterr().out
+    source = ShardSource(shards=f"{tmp_path}/out/*.tar", cache_dir=tmp_path, media=VIDEOS)
+    assert sorted(source.labels.tolist()) == [1, 4]

@@ -88,6 +88,25 @@ def test_killed_anywhere_weights_and_averages_go_on_bit_for_bit(tiny: list[str],
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
+def test_killed_amid_clips_the_weights_go_on_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
+    decoder = ["predictor.embed_dim=16", "predictor.depth=1", "predictor.num_heads=2"]
+    clips = ["experiment=videomae", *tiny, *decoder, "data.num_frames=4", "callbacks.save.every_steps=1"]
+    fit([*clips, "max_steps=30"], tmp_path / "whole")
+    overrides = [*clips, "max_steps=30", "data.num_workers=2"]
+    process = start(overrides, tmp_path / "parts")
+    wait_for_step(process, tmp_path / "parts", random.randint(2, 8))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 0 < read_torch(tmp_path / "parts/checkpoints/last.ckpt")["global_step"] < 30
+    fit(overrides, tmp_path / "parts")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    whole, parts = (
+        read_torch(tmp_path / name / "checkpoints/last.ckpt")["state_dict"] for name in ("whole", "parts")
+    )
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
 def test_resuming_inside_an_accumulated_step_is_exact(tiny_mae: list[str], tmp_path: Path) -> None:
     overrides = [
         *tiny_mae,

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,17 +13,22 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from maskpre.checkpoints.export_classifier import ClassifierExport
 from maskpre.checkpoints.export_timm import timm_features, write_timm
 from maskpre.checkpoints.export_video import video_features, write_video
+from maskpre.checkpoints.fine_tuned import FineTunedSource
 from maskpre.checkpoints.formats import ExportFormat
-from maskpre.checkpoints.load import load_into, open_model, restore
+from maskpre.checkpoints.load import as_model, load_into, open_model, restore
 from maskpre.checkpoints.names_mae import official_keys
 from maskpre.checkpoints.save import atomic_save
-from maskpre.checkpoints.sources import FULL_CONFIG, WEIGHTS, OwnSource
+from maskpre.checkpoints.sources import FULL_CONFIG, WEIGHTS, OwnSource, open_source
 from maskpre.encoders.base import Encoder
 from maskpre.encoders.vit import ViT
 from maskpre.errors import UserError
 from maskpre.predictors.mae_decoder import MAEDecoder
+
+Job = Callable[[Path], tuple[Tensor, Tensor]]
+"""Writes an export; returns features as they are, and by what was written."""
 
 TOLERANCE = 1e-5
 NUM_PICTURES = 2
@@ -39,17 +45,16 @@ class Format:
 def export(checkpoint: str, out: str, format: ExportFormat) -> float:
     """Write the model of a checkpoint to `out`, read it back, and compare features on random pictures.
 
-    Returns the largest difference, computed in float64. Raises UserError, leaving nothing behind, if `out`
-    exists, the format can't hold the model, or the difference is above 1e-5.
+    A classifier's scores are compared. Returns the largest difference, computed in float64. Raises UserError,
+    leaving nothing behind, if `out` exists, the format can't hold the model, or the difference is above 1e-5.
     """
     target = Path(out)
     if target.exists():
         raise UserError(f"{out} exists already; choose another out")
-    source = open_model(checkpoint)
-    encoder = restore(source, checkpoint, teachers="blank").encoder
+    written = _job(checkpoint, format)
     beside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
-        difference = _write_and_compare(FORMATS[format], source, encoder, beside)
+        difference = _largest_difference(*written(beside))
         beside.rename(target)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} can't be written: {error}") from error
@@ -61,7 +66,16 @@ def export(checkpoint: str, out: str, format: ExportFormat) -> float:
     return difference
 
 
-def _write_and_compare(chosen: Format, source: OwnSource, encoder: Encoder, path: Path) -> float:
+def _job(checkpoint: str, format: ExportFormat) -> Job:
+    opened = open_source(checkpoint)
+    if isinstance(opened, FineTunedSource):
+        return ClassifierExport(opened, format)
+    source = as_model(opened, checkpoint)
+    encoder = restore(source, checkpoint, teachers="blank").encoder
+    return partial(_write_encoder, FORMATS[format], source, encoder)
+
+
+def _write_encoder(chosen: Format, source: OwnSource, encoder: Encoder, path: Path) -> tuple[Tensor, Tensor]:
     pictures = torch.randn(
         NUM_PICTURES,
         encoder.spec.in_chans,
@@ -72,7 +86,10 @@ def _write_and_compare(chosen: Format, source: OwnSource, encoder: Encoder, path
     with torch.no_grad():
         expected = encoder_features(encoder, pictures)
         chosen.write(source, path)
-        got = chosen.features(source, path, pictures)
+        return expected, chosen.features(source, path, pictures)
+
+
+def _largest_difference(expected: Tensor, got: Tensor) -> float:
     if got.shape != expected.shape:
         raise UserError(f"the export gives features of {tuple(got.shape)}, expected {tuple(expected.shape)}")
     difference = (got - expected).abs().max().item()

@@ -9,7 +9,7 @@ import timm
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maskpre.checkpoints.architecture import BEYOND_TIMM, Options, from_config
+from maskpre.checkpoints.architecture import BEYOND_TIMM, Architecture, Options, from_config
 from maskpre.checkpoints.load import load_encoder
 from maskpre.checkpoints.sources import WEIGHTS, OwnSource
 from maskpre.checkpoints.swin_extras import PLAIN_SWIN
@@ -19,29 +19,47 @@ from maskpre.errors import UserError
 def write_timm(source: OwnSource, folder: Path) -> None:
     """Write config.json and model.safetensors; UserError for an encoder that timm has no arguments for."""
     architecture = from_config(source.config["encoder"])
-    if architecture.name in BEYOND_TIMM:
-        other = "video" if architecture.takes_clips else "full"
-        raise UserError(f"timm has no model like {architecture.name}; use format={other}")
-    if architecture.swin_extras != PLAIN_SWIN:
-        raise UserError(
-            "timm's Swin has neither absolute positions nor a patch embedding without norm "
-            f"({architecture.swin_extras}); use format=full"
-        )
+    check_timm_has(architecture, otherwise="; use format=full")
     state = source.encoder()
     options = {**architecture.options, **_pooling(state)}
     net: Any = timm.create_model(architecture.name, num_classes=0, **options)
     load_encoder(net, state, source=str(folder), kind="export")
     folder.mkdir(parents=True)
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, folder / WEIGHTS)
+    encoder, inputs = source.config["encoder"], source.config["inputs"]
+    data = {
+        "input_size": [encoder["in_chans"], encoder["img_size"], encoder["img_size"]],
+        "mean": list(inputs["mean"]),
+        "std": list(inputs["std"]),
+    }
+    write_record(net, folder, name=architecture.name, options=options, data=data)
+
+
+def write_record(
+    net: Any, folder: Path, *, name: str, options: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
+    """Write config.json of timm's model `name`; `data` has its pictures' size, mean and deviation."""
     record = {
-        "architecture": architecture.name,
-        "num_classes": 0,
+        "architecture": name,
+        "num_classes": net.num_classes,
         "num_features": net.num_features,
         "global_pool": options["global_pool"],
         "model_args": options,
-        "pretrained_cfg": _pretrained_cfg(net.pretrained_cfg, source.config),
+        "pretrained_cfg": _pretrained_cfg(net, data),
     }
     (folder / "config.json").write_text(json.dumps(record, indent=2))
+
+
+def check_timm_has(architecture: Architecture, *, otherwise: str) -> None:
+    """UserError, ending with `otherwise`, for a model that timm has no arguments for."""
+    if architecture.name in BEYOND_TIMM:
+        other = "; use format=video" if architecture.takes_clips else otherwise
+        raise UserError(f"timm has no model like {architecture.name}{other}")
+    if architecture.swin_extras != PLAIN_SWIN:
+        raise UserError(
+            "timm's Swin has neither absolute positions nor a patch embedding without norm "
+            f"({architecture.swin_extras}){otherwise}"
+        )
 
 
 def timm_features(folder: Path, pictures: Tensor) -> Tensor:
@@ -64,19 +82,17 @@ def _pooling(state: Mapping[str, Tensor]) -> Options:
     return {"global_pool": "avg", **({"fc_norm": False} if plain_vit else {})}
 
 
-def _pretrained_cfg(known: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _pretrained_cfg(net: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """What timm's data pipeline must know: size, mean, std; and where the first and last layers are."""
-    size = config["encoder"]["img_size"]
+    known: Mapping[str, Any] = net.pretrained_cfg
     return {
         "tag": "maskpre",
-        "input_size": [config["encoder"]["in_chans"], size, size],
+        **data,
         "fixed_input_size": known["fixed_input_size"],
         "interpolation": "bicubic",
         "crop_pct": known["crop_pct"],
         "crop_mode": "center",
-        "mean": list(config["inputs"]["mean"]),
-        "std": list(config["inputs"]["std"]),
-        "num_classes": 0,
+        "num_classes": net.num_classes,
         "pool_size": None,
         "first_conv": known["first_conv"],
         "classifier": known["classifier"],

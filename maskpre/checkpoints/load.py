@@ -1,6 +1,7 @@
 """Loading weights from any source into timm models and into models of this package."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from hydra.utils import instantiate
@@ -8,9 +9,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from maskpre.build import build_model
+from maskpre.checkpoints.fine_tuned import token_norm
 from maskpre.checkpoints.report import LoadReport
 from maskpre.checkpoints.resize import fit_positions
-from maskpre.checkpoints.sources import OwnSource, PlannedWeights, Source, open_source, put_in
+from maskpre.checkpoints.source import Source
+from maskpre.checkpoints.sources import OwnSource, PlannedWeights, open_source, put_in
 from maskpre.encoders.base import Encoder
 from maskpre.errors import UserError
 from maskpre.model import MaskedModel
@@ -53,11 +56,12 @@ def load_timm(
     )
     state = opened.encoder()
     if head_rows is not None:
-        state = _with_head_rows(state, head_rows, head=_head_name(net), source=source)
-    return net, load_encoder(net, state, source=source, kind=opened.kind)
+        state = _with_head_rows(state, head_rows, head=head_name(net), source=source)
+    report = load_encoder(net, state, source=source, kind=opened.kind)
+    return net, replace(report, architecture=architecture)
 
 
-def _head_name(net: nn.Module) -> str:
+def head_name(net: nn.Module) -> str:
     """Where in the network its last layer is."""
     head = net.get_classifier()  # type: ignore[operator]
     return next(name for name, module in net.named_modules() if module is head)
@@ -79,10 +83,14 @@ def _with_head_rows(
 def load_encoder(net: nn.Module, state: Mapping[str, Tensor], *, source: str, kind: str) -> LoadReport:
     """Put timm-named weights into a timm classifier; an empty state leaves it fresh.
 
-    Position tables are resized, heads of another size and tensors without a place are left out. Raises
-    UserError if another shape differs or a tensor of the encoder is missing.
+    Position tables are resized, heads of another size and tensors without a place are left out. Where tokens
+    aren't pooled, the norm of a source's pooled token becomes theirs. Raises UserError if another shape
+    differs or a tensor of the encoder is missing.
     """
     like = net.state_dict()
+    pools = any(name.startswith(POOLED_NORM) for name in like)
+    if not pools and not any(name.startswith(ENCODER_NORM) for name in state):
+        state = {token_norm(name): value for name, value in state.items()}
     fitted = _fit(state, like, num_prefix_tokens=_prefix_rows(net))
     left_out = {name: _why_no_place(name, net) for name in fitted if name not in like}
     for name, value in fitted.items():
@@ -108,7 +116,11 @@ def load_model(path: str) -> MaskedModel:
 
 def open_model(path: str) -> OwnSource:
     """A checkpoint or exported model of this package; UserError if the path holds anything else."""
-    opened = open_source(path)
+    return as_model(open_source(path), path)
+
+
+def as_model(opened: Source, path: str) -> OwnSource:
+    """The same source; UserError if it is no checkpoint or exported model of this package."""
     if not isinstance(opened, OwnSource):
         raise UserError(f"{path} ({opened.kind}) holds no model of this package, only weights")
     return opened

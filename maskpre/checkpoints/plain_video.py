@@ -5,7 +5,8 @@ An export's folder holds this file beside config.json and model.safetensors, and
     encoder = load(FOLDER)
     tokens = encoder(clips)
 
-Clips are (b, c, frames, height, width), normalised as `mean` and `std` in config.json say, tokens (b, n, d).
+Clips are (b, c, frames, height, width), normalised as `mean` and `std` in config.json say, tokens (b, n, d);
+of a classifier, scores (b, classes) come instead.
 """
 
 import json
@@ -65,7 +66,7 @@ def block(x: Tensor, weights: Mapping[str, Tensor], num_heads: int) -> Tensor:
 
 
 def encode(clips: Tensor, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tensor:
-    """Tokens (b, n, d) in the order (frame pair, row, column)."""
+    """Tokens (b, n, d) in the order (frame pair, row, column), or a classifier's scores."""
     kernel, bias = weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"]
     x = conv3d(clips, kernel, bias, stride=kernel.shape[2:]).flatten(2).transpose(1, 2)
     if config["position"] == "sincos":
@@ -74,11 +75,13 @@ def encode(clips: Tensor, weights: Mapping[str, Tensor], config: Mapping[str, An
         x = x + weights["pos_embed"]
     for number in range(config["depth"]):
         x = block(x, below(weights, f"blocks.{number}."), config["num_heads"])
+    if "head.weight" in weights:
+        return linear(norm(x.mean(dim=1), weights, "fc_norm"), weights["head.weight"], weights["head.bias"])
     return norm(x, weights, "norm")
 
 
 def load(folder: str | Path, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
-    """The encoder of an export's folder, as a function of clips."""
+    """The encoder or classifier of an export's folder, as a function of clips."""
     config = json.loads((Path(folder) / "config.json").read_text())["model_args"]
     stored = load_file(Path(folder) / "model.safetensors")
     weights = {name: value.to(dtype) for name, value in stored.items()}

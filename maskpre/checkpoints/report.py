@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from maskpre.checkpoints.architecture import Architecture
+
 Shape = tuple[int, ...]
 Value = TypeVar("Value")
 
@@ -15,7 +17,7 @@ class LoadReport:
 
     `loaded` includes the `resized`, which carry their shapes before and after, and the `copied`, which come
     from a tensor that blocks shared. `left_out` says why; `fresh` are the model's tensors that the checkpoint
-    has nothing for.
+    has nothing for. `architecture` is what was built, if a timm model was.
     """
 
     source: str
@@ -25,6 +27,7 @@ class LoadReport:
     copied: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
+    architecture: Architecture | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.kind}): {len(self.loaded)} tensors loaded"]

@@ -3,22 +3,24 @@
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from maskpre.checkpoints.architecture import Architecture, from_config
+from maskpre.checkpoints.fine_tuned import open_fine_tuned
 from maskpre.checkpoints.layouts import LAYOUTS, Layout, recognise
 from maskpre.checkpoints.read import read_checkpoint, read_safetensors
 from maskpre.checkpoints.sharded import is_sharded
+from maskpre.checkpoints.source import Source, State
 from maskpre.errors import UserError
 
-State = dict[str, Tensor]
+Found = TypeVar("Found")
 FULL_CONFIG = "model.yaml"
 WEIGHTS = "model.safetensors"
 # Where HPM's files keep them.
@@ -26,24 +28,6 @@ OFFICIAL_AVERAGE = "ema_state_dict"
 TEACHER = "checkpoint, its teacher's weights"
 # Arguments of timm's models that whoever builds one decides anew.
 POOLING = ("global_pool", "fc_norm", "use_fc_norm")
-
-
-class Source(ABC):
-    """Weights from somewhere; `kind` says in words from where."""
-
-    kind: str
-
-    @abstractmethod
-    def encoder(self) -> State:
-        """The encoder's tensors, and a head's if any, under timm's names; empty for fresh weights."""
-
-    @abstractmethod
-    def model(self) -> State:
-        """The tensors under MaskedModel's names."""
-
-    @abstractmethod
-    def architecture(self) -> Architecture:
-        """The timm model the encoder's tensors fit into."""
 
 
 class PlannedWeights(ABC):
@@ -84,20 +68,35 @@ class OwnSource(Source):
 class OfficialSource(Source):
     """A file of the authors' code."""
 
-    def __init__(self, *, state: State, layout: Layout) -> None:
-        self.state, self.layout, self.kind = state, layout, f"official, {layout.name}"
+    def __init__(self, *, state: State, layout: Layout, path: Path) -> None:
+        self.state, self.layout, self.path, self.kind = state, layout, path, f"official, {layout.name}"
 
     def encoder(self) -> State:
         """Renamed."""
-        return self.layout.encoder_keys(self.state)
+        return self._told(self.layout.encoder_keys)
 
     def model(self) -> State:
         """Renamed."""
-        return self.layout.model_keys(self.state)
+        return self._told(self.layout.model_keys)
 
     def architecture(self) -> Architecture:
         """From the shapes."""
-        return self.layout.architecture(self.state)
+        return self._told(self.layout.architecture)
+
+    def _told(self, read: Callable[[State], Found]) -> Found:
+        """What `read` makes of the weights; UserError if they are not all that their layout promises."""
+        try:
+            return read(self.state)
+        except UserError:
+            raise
+        except KeyError as error:
+            raise UserError(
+                f"{self.path} has names like a file of {self.layout.name}, but no {error}"
+            ) from error
+        except ValueError as error:
+            raise UserError(
+                f"{self.path} has names like a file of {self.layout.name}, but {error}"
+            ) from error
 
 
 class TimmSource(Source):
@@ -134,9 +133,10 @@ def put_in(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool = Tru
 def open_source(source: str | PlannedWeights) -> Source:
     """Weights by path or name, or those that a run makes.
 
-    A checkpoint or an official file; a folder made by `maskpre.export` or by timm (also as "local-dir:PATH");
-    "timm:NAME" for timm's published weights; "NAME" for a fresh timm model; "ema:FILE" for what a system's
-    teacher made of a file's weights by averaging. UserError if it is none of them.
+    A checkpoint of pre-training or fine-tuning, or an official file; a folder made by `maskpre.export` or by
+    timm (also as "local-dir:PATH"); "timm:NAME" for timm's published weights; "NAME" for a fresh timm model;
+    "ema:FILE" for what averaging made of a file's weights: a system's teacher or a classifier's moving
+    average. UserError if it is none of them.
     """
     if isinstance(source, PlannedWeights):
         return source.open()
@@ -200,6 +200,9 @@ def _file(path: Path, *, teacher: bool = False) -> Source:
         averaged = content.get("ema")
         kind = "checkpoint" if averaged is None else "checkpoint, averaged weights"
         return OwnSource(state=dict(averaged or student), config=config, kind=kind)
+    fine_tuned = open_fine_tuned(content, path, average=teacher)
+    if fine_tuned is not None:
+        return fine_tuned
     state = _tensors(_official_average(content, path) if teacher else content, path)
     layout = recognise(state)
     if layout is None:
@@ -208,7 +211,7 @@ def _file(path: Path, *, teacher: bool = False) -> Source:
             f"{path} is of no known kind: neither a checkpoint of this package nor one of {known} "
             f"(its names start with {', '.join(list(state)[:3])})"
         )
-    return OfficialSource(state=state, layout=layout)
+    return OfficialSource(state=state, layout=layout, path=path)
 
 
 def _own_average(state: State, path: Path) -> State:

@@ -15,10 +15,12 @@ from torch import Tensor
 from maskpre.data.dataset import BadSample
 from maskpre.data.files import atomic_path, write_json
 from maskpre.data.repack import Repack
-from maskpre.data.sources import BadSampleError, FolderSource
+from maskpre.data.sources import BadSampleError, FolderSource, ListSource
 from maskpre.data.sources.index_cache import IndexCache
 
 _NAME_LENGTH = 80
+
+FileSource = FolderSource | ListSource
 
 
 @dataclass(kw_only=True)
@@ -40,13 +42,13 @@ class PackedShard:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPacker:
-    """Writes shard number n of a folder: samples n * samples_per_shard and on of `order`, made by `repack`.
+    """Writes shard number n of some files: samples n * samples_per_shard and on of `order`, made by `repack`.
 
     `channels` are those that are measured, 0 if none. A finished shard has a report in `state` that gives its
     size; such a shard is left alone.
     """
 
-    source: FolderSource
+    source: FileSource
     order: NDArray[np.int64]
     stem: str
     state: Path
@@ -91,7 +93,7 @@ class ShardPacker:
         return shard
 
     def _add(self, tar: tarfile.TarFile, shard: PackedShard, position: int, index: int) -> None:
-        relative = Path(self.source.relative_path(index))
+        relative = Path(relative_path(self.source, index))
         raw = self.source.read(index)
         content, extension, moments = self.repack(raw, relative.suffix.lower())
         if moments is not None:
@@ -103,6 +105,12 @@ class ShardPacker:
             _add_member(tar, f"{key}.cls", str(raw.label).encode())
             shard.class_counts[raw.label] += 1
         shard.samples += 1
+
+
+def relative_path(source: FileSource, index: int) -> str:
+    """Path of a file below the root, with forward slashes; the whole path of one that lies elsewhere."""
+    path = Path(source.key(index))
+    return (path.relative_to(source.root) if path.is_relative_to(source.root) else path).as_posix()
 
 
 def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:

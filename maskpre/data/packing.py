@@ -1,8 +1,9 @@
-"""A folder of pictures or video into WebDataset shards, in parallel, going on where it was interrupted."""
+"""Files of pictures or video into WebDataset shards, in parallel, going on where it was interrupted."""
 
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,11 @@ from filelock import FileLock, Timeout
 from maskpre.data.files import write_json
 from maskpre.data.loader import SkipCount
 from maskpre.data.order import Shuffle, epoch_order
-from maskpre.data.pack_shard import PackedShard, ShardPacker
+from maskpre.data.pack_shard import FileSource, PackedShard, ShardPacker, relative_path
 from maskpre.data.progress import progress
 from maskpre.data.repack import PictureRepack, Repack
 from maskpre.data.repack_video import VideoRepack
-from maskpre.data.sources import PICTURES, VIDEOS, FolderLabels, FolderSource
+from maskpre.data.sources import PICTURES, VIDEOS, FolderLabels, FolderSource, ListSource
 from maskpre.data.workers import available_cores, parallel
 from maskpre.errors import UserError
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 _MANIFEST = "dataset.json"
 _STATE = ".maskpre-prepare"
 _MEDIA = {"pictures": PICTURES, "video": VIDEOS}
+# Settings that shards don't depend on; what a list says is hashed.
+_WITHOUT_EFFECT = ("dst", "num_workers", "files", "separator")
 _SHARD_SIZES = {"pictures": 1000, "video": 100}
 
 
@@ -35,10 +38,12 @@ class Packing:
 
     Args:
         src: folder of pictures or video, by `media`.
+        files: a list of those to take, with their class numbers; see ListSource. None takes all.
+        separator: between path and class number in `files`.
         dst: folder the shards go to, as NAME-000000.tar, with an index each and a dataset.json that describes
             all of them.
         name: of this split; a second one into the same `dst` gets the classes of the first.
-        labels: see FolderSource.
+        labels: see FolderSource; without `files`.
         samples_per_shard: the last shard has fewer, and those with bad samples too; None for 1000 pictures or
             100 videos.
         order: "mixed" spreads neighbours over the shards, by `seed`; "sorted" keeps the order of the paths.
@@ -53,6 +58,8 @@ class Packing:
 
     src: str
     dst: str
+    files: str | None = None
+    separator: str = ","
     name: str = "train"
     media: Literal["pictures", "video"] = "pictures"
     labels: FolderLabels = "auto"
@@ -100,8 +107,7 @@ class Packing:
 
     def _run(self, dst: Path, state: Path) -> Path:
         manifest = _read_manifest(dst)
-        classes = manifest.get("classes") or None
-        source = FolderSource(root=self.src, labels=self.labels, classes=classes, media=_MEDIA[self.media])
+        source = self._open_source(manifest.get("classes") or None)
         self._claim(source, dst, state)
         for leftover in dst.glob(f".{self.name}-*.tmp"):
             leftover.unlink()
@@ -125,22 +131,27 @@ class Packing:
             )
         return self._finish(dst, manifest, source, shards)
 
+    def _open_source(self, classes: Sequence[str] | None) -> FileSource:
+        media = _MEDIA[self.media]
+        if self.files is None:
+            return FolderSource(root=self.src, labels=self.labels, classes=classes, media=media)
+        return ListSource(
+            files=self.files, root=self.src, separator=self.separator, classes=classes, media=media
+        )
+
     def _repack(self) -> Repack:
         decode = self.check == "decode"
         if self.media == "video":
             return VideoRepack(resize=self.resize, gop=self.gop, crf=self.crf, decode=decode)
         return PictureRepack(resize=self.resize, quality=self.quality, channels=self.channels, decode=decode)
 
-    def _claim(self, source: FolderSource, dst: Path, state: Path) -> None:
+    def _claim(self, source: FileSource, dst: Path, state: Path) -> None:
         """Write down what the shards are made of, or refuse if that differs from last time."""
-        settings = {name: value for name, value in asdict(self).items() if name not in ("dst", "num_workers")}
-        listing = hashlib.blake2b(digest_size=16)
-        for index in range(len(source)):
-            listing.update(source.relative_path(index).encode("utf-8", "surrogateescape") + b"\0")
+        settings = {name: value for name, value in asdict(self).items() if name not in _WITHOUT_EFFECT}
         settings |= {
             "src": str(source.root.resolve()),
             "samples": len(source),
-            "listing": listing.hexdigest(),
+            "listing": self._listing(source),
         }
         recorded = state / f"{self.name}.json"
         if not recorded.is_file():
@@ -158,6 +169,15 @@ class Packing:
                 "dst or name, or delete them"
             )
 
+    def _listing(self, source: FileSource) -> str:
+        """A hash of the files, and of the classes that a list gives them."""
+        listing = hashlib.blake2b(digest_size=16)
+        for index in range(len(source)):
+            listing.update(relative_path(source, index).encode("utf-8", "surrogateescape") + b"\0")
+        if self.files is not None:
+            listing.update(source.labels.tobytes())
+        return listing.hexdigest()
+
     def _pack_all(self, packer: ShardPacker) -> list[PackedShard]:
         total = len(packer.order)
         skipped = SkipCount()
@@ -172,7 +192,7 @@ class Packing:
         return shards
 
     def _finish(
-        self, dst: Path, manifest: dict[str, Any], source: FolderSource, shards: list[PackedShard]
+        self, dst: Path, manifest: dict[str, Any], source: FileSource, shards: list[PackedShard]
     ) -> Path:
         counts = np.sum([shard.class_counts for shard in shards], axis=0)
         split: dict[str, Any] = {

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maskpre.callbacks.meter import log_metrics
+from maskpre.checkpoints.architecture import Architecture
+from maskpre.checkpoints.fine_tuned import RECORD, ClassifierRecord
 from maskpre.data import PretrainData
 from maskpre.data.loader import BatchLoader
 from maskpre.data.transforms import Transform
@@ -87,8 +89,9 @@ class Classifier(LightningModule):
     """Trains `model` (pictures to class scores) on the labelled data, scoring the val split every epoch.
 
     Every random number of a step depends on `seed`, the rank and the step's number. Logs `val/top1` and
-    `val/top5` in [0, 1]; `result` is the last score. A test scores the recipe's views. Raises UserError if a
-    sample has no label, or several views are wanted of pictures.
+    `val/top5` in [0, 1]; `result` is the last score. A test scores the recipe's views. With the
+    `architecture` that `model` was built from, its checkpoints are sources of weights like any. Raises
+    UserError if a sample has no label, or several views are wanted of pictures.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Classifier(LightningModule):
         recipe: ClassifierRecipe,
         seed: int,
         config: dict[str, Any],
+        architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
         data.source("train").require_labels()
@@ -107,6 +111,7 @@ class Classifier(LightningModule):
             recipe.views.videos(data)
         self.num_classes = data.num_classes
         self.model, self.data, self.recipe, self.seed, self.config = model, data, recipe, seed, config
+        self.architecture = architecture
         self.inputs = inputs_for(data)
         self.loss = LOSSES[recipe.loss]()
         self.ema: ModelEmaV3 | None = None
@@ -230,5 +235,16 @@ class Classifier(LightningModule):
         clip_gradients(self, optimizer, limit, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the configuration beside the weights."""
+        """Keep the configuration, and what the network is, beside the weights."""
         checkpoint["config"] = self.config
+        if self.architecture is not None:
+            record = ClassifierRecord(
+                architecture=self.architecture,
+                num_classes=self.num_classes,
+                global_pool=self.recipe.global_pool or "avg",
+                channels=self.data.channels,
+                image_size=self.data.image_size,
+                mean=list(self.data.mean),
+                std=list(self.data.std),
+            )
+            checkpoint[RECORD] = record.plain()

@@ -10,6 +10,7 @@ from torch import nn
 from maskpre.callbacks.meter import Meter
 from maskpre.callbacks.progress import ProgressDisplay
 from maskpre.callbacks.save import SaveLast
+from maskpre.checkpoints.architecture import Architecture
 from maskpre.data import PretrainData
 from maskpre.errors import UserError
 from maskpre.evaluation.classifier import Classifier, ClassifierRecipe
@@ -39,6 +40,7 @@ def finetune(
     folder: RunFolder | None = None,
     make_trainer: Callable[..., Trainer] = Trainer,
     config: dict[str, Any] | None = None,
+    architecture: Architecture | None = None,
 ) -> ProbeResult:
     """Train `model` by the recipe and return its accuracy on the val split at the end.
 
@@ -46,11 +48,14 @@ def finetune(
     run folder, checkpoints (`best`, `last`, with the plain containers of `config`) and metrics are written
     there, progress is shown, and a run that was interrupted there goes on; without, nothing is written or
     printed. `make_trainer` takes Lightning's trainer arguments. Parameters of `model` that don't require a
-    gradient stay frozen. A recipe of 0 epochs scores `model` as it is.
+    gradient stay frozen. With the `architecture` that `model` was built from, checkpoints are sources of
+    weights like any. A recipe of 0 epochs scores `model` as it is.
 
     Raises UserError if a signal stopped the run, which can be continued, or no val sample can be read.
     """
-    module = Classifier(model=model, data=data, recipe=recipe, seed=seed, config=config or {})
+    module = Classifier(
+        model=model, data=data, recipe=recipe, seed=seed, config=config or {}, architecture=architecture
+    )
     trainer = _trainer(make_trainer, folder, recipe, data)
     if recipe.epochs:
         trainer.fit(module, ckpt_path=None if folder is None else folder.resume_from("auto"))

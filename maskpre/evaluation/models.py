@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from maskpre.checkpoints.load import load_timm
+from maskpre.checkpoints.load import head_name, load_timm
 from maskpre.checkpoints.report import LoadReport
 from maskpre.checkpoints.sources import open_source
 from maskpre.data import PretrainData
@@ -33,9 +33,9 @@ def start_classifier(
 ) -> tuple[nn.Module, LoadReport]:
     """A timm classifier for the data's pictures and classes, with the recipe's pooling and dropout.
 
-    Its head is fresh, or rows `head_rows` of the source's, one for each class of the data. A recipe that
-    trains for no epochs keeps the source's head. Raises UserError if it would have to score with fresh
-    weights.
+    Its head is the source's if that has one for as many classes, or rows `head_rows` of the source's, one for
+    each class of the data; else fresh. Raises UserError if a recipe that trains for no epochs would have to
+    score fresh weights.
     """
     if head_rows is not None and start == "scratch":
         raise UserError("head_rows takes the checkpoint's head over, of which start=scratch keeps nothing")
@@ -51,7 +51,7 @@ def start_classifier(
     head = net.get_classifier()  # type: ignore[operator]
     if not recipe.epochs:
         _check_complete(report, data)
-    elif recipe.head_std is not None and head_rows is None:
+    elif recipe.head_std is not None and _is_fresh_head(net, report):
         _initialise(head, recipe.head_std)
     if recipe.head_dropout:
         _drop_before(head, recipe.head_dropout)
@@ -80,6 +80,11 @@ def recompute_activations(net: nn.Module) -> None:
     except (AttributeError, AssertionError) as error:
         name = type(net).__name__
         raise UserError(f"{name} can't recompute activations; use activation_checkpointing=false") from error
+
+
+def _is_fresh_head(net: nn.Module, report: LoadReport) -> bool:
+    """Whether the head's weights come from no source."""
+    return any(fresh.startswith(f"{head_name(net)}.") for fresh in report.fresh)
 
 
 def _drop_before(head: nn.Module, rate: float) -> None:
@@ -137,4 +142,5 @@ def _start(
         drop_path_rate=drop_path_rate,
         global_pool="avg" if global_pool is None else global_pool,
     )
-    return net, LoadReport(source=source, kind="architecture only", fresh=tuple(net.state_dict()))
+    fresh = tuple(net.state_dict())
+    return net, LoadReport(source=source, kind="architecture only", fresh=fresh, architecture=architecture)

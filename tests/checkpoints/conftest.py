@@ -35,6 +35,13 @@ OVERRIDES = {
     "mae_no_class": ["experiment=mae", *SMALL, *VIT, *DECODER, "encoder.class_token=false"],
     "conv_vit": ["experiment=mae", *CONV_VIT, *SMALL[:2], *DECODER],
     "simmim_vit": ["experiment=simmim", "encoder=simmim_vit", *SMALL, *VIT],
+    "convnet": [
+        "experiment=spark",
+        "encoder=resnet",
+        *SMALL[:2],
+        "encoder.options.channels=[4,8,8,12]",
+        "predictor.width=16",
+    ],
     "swin": ["experiment=simmim", "encoder=swin", *SMALL, "encoder.depths=[2,2]", "encoder.num_heads=[2,4]"],
 }
 

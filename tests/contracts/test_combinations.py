@@ -4,12 +4,12 @@ Ordinarily a selection is tried, in which every two parts that can train togethe
 refuse is given; the others are slow.
 """
 
+from collections.abc import Callable
 from itertools import combinations, product
 from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from maskpre.build import build_model
@@ -17,11 +17,9 @@ from maskpre.config import compose
 from maskpre.config.library import Library
 from maskpre.errors import ConfigError
 from maskpre.model import MaskedModel
-from maskpre.ops.noise import KeyedNoise
-from maskpre.optim import OptimRecipe, build_param_groups
 
 GROUPS = ("encoder", "masking", "target", "predictor")
-# Parts for clips, which need other data and inputs; see VIDEO.
+# Parts for clips, which need other data and inputs; see test_video_combinations.py.
 FOR_CLIPS = ("video_vit", "tube", "running_cell", "pixels_channel_norm", "video_decoder")
 # Why a combination may be refused; a new reason must be added here knowingly.
 REASONS = {
@@ -78,32 +76,6 @@ PARTNERS = {
         "target.layers=mean",
     ],
 }
-# What is tried on clips: masking, target, predictor, and how the encoder hides.
-VIDEO = [
-    ("masking=tube", "target=pixels_channel_norm", "predictor=video_decoder", "drop"),
-    ("masking=running_cell", "target=pixels_channel_norm", "predictor=video_decoder", "drop"),
-    ("masking=running_cell", "target=pixels", "predictor=linear", "replace"),
-    ("masking=random", "target=pixels_patch_norm", "predictor=video_decoder", "replace"),
-    ("masking=variable_ratio", "target=pixels", "predictor=video_decoder", "drop"),
-    (
-        "masking=tube masking@masking.spatial=hard_patches",
-        "target=pixels_channel_norm",
-        "predictor=video_decoder",
-        "drop",
-    ),
-    (
-        "masking=tube masking@masking.spatial=blocks masking.spatial.unit_size=16",
-        "target=pixels",
-        "predictor=video_decoder",
-        "drop",
-    ),
-    (
-        "masking=tube masking@masking.spatial=variable_ratio",
-        "target=pixels",
-        "predictor=video_decoder",
-        "drop",
-    ),
-]
 TINY: dict[str, Any] = {
     "embed_dim": 32,
     "depth": 2,
@@ -215,45 +187,12 @@ def hidden_of(node: DictConfig) -> list[str | None]:
     return [None] if node._target_.rpartition(".")[2] in ONE_WAY else ["drop", "replace"]
 
 
-def batch_of(cfg: DictConfig) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    side = cfg.data.image_size
-    clips = "num_frames" in cfg.encoder
-    size = (cfg.encoder.num_frames, side, side) if clips else (side, side)
-    shape = (2, cfg.data.channels, *size)
-    return {
-        "video" if clips else "image": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
-        "index": torch.tensor([3, 8]),
-        "epoch": torch.tensor([0, 1]),
-        "label": torch.tensor([-1, -1]),
-    }
-
-
-def train_one_step(model: MaskedModel, cfg: DictConfig) -> None:
-    """Loss and gradients are sound, all that can learn gets one, and nothing frozen moves."""
-    batch = batch_of(cfg)
-    recipe: OptimRecipe = instantiate(cfg.optim)
-    groups = build_param_groups(
-        model.named_parameters(), lr=1e-3, weight_decay=recipe.weight_decay, policy=recipe.decay_policy
-    )
-    optimizer = recipe.optimizer(groups, 1e-3)
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    step = model(batch, noise=KeyedNoise(0, batch["epoch"], batch["index"]), progress=0.9)
-    assert step.total.isfinite()
-    assert 0 < step.plans["student"].mask.float().mean() < 1
-    step.total.backward()
-    for name, parameter in model.named_parameters():
-        assert (parameter.grad is not None) == parameter.requires_grad, name
-        assert parameter.grad is None or parameter.grad.isfinite().all(), name
-    optimizer.step()
-    changed = {name for name, value in model.named_parameters() if not torch.equal(before[name], value)}
-    assert next(name for name, value in model.named_parameters() if value.requires_grad) in changed
-    assert all(model.get_parameter(name).requires_grad for name in changed)
-
-
 @pytest.mark.parametrize("names", cases())
 def test_combination_trains_or_is_refused_with_a_reason(
-    bases: dict[str, DictConfig], parts: dict[str, dict[str, DictConfig]], names: tuple[str, ...]
+    bases: dict[str, DictConfig],
+    parts: dict[str, dict[str, DictConfig]],
+    names: tuple[str, ...],
+    train_one_step: Callable[[MaskedModel, DictConfig], None],
 ) -> None:
     chosen = dict(zip(GROUPS, names, strict=True))
     for hidden in hidden_of(parts["encoder"][chosen["encoder"]]):
@@ -265,32 +204,6 @@ def test_combination_trains_or_is_refused_with_a_reason(
                 build_model(cfg)
         else:
             train_one_step(build_model(cfg), cfg)
-
-
-@pytest.mark.parametrize(("masking", "target", "predictor", "hidden"), VIDEO)
-def test_video_trains(masking: str, target: str, predictor: str, hidden: str) -> None:
-    view = [] if target == "target=pixels_channel_norm" else ["target.view=video"]
-    sizes = [
-        "data.image_size=32",
-        "data.num_frames=4",
-        "encoder.embed_dim=32",
-        "encoder.depth=2",
-        "encoder.num_heads=2",
-    ]
-    chosen = [
-        "data=demo_video",
-        "inputs=video",
-        "encoder=video_vit",
-        *masking.split(),
-        target,
-        predictor,
-        *view,
-    ]
-    cfg = compose([*chosen, *sizes, f"encoder.hidden={hidden}"])
-    if "decoder" in predictor:
-        cfg.predictor.update(depth=1, embed_dim=32, num_heads=2, mlp_ratio=2.0)
-    torch.manual_seed(0)
-    train_one_step(build_model(cfg), cfg)
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,6 @@ class FolderSource(Source):
         """Path of the file."""
         return str(self.root / self._paths[index])
 
-    def relative_path(self, index: int) -> str:
-        """Path of the file below the root, with forward slashes."""
-        return self._paths[index]
-
     def describe(self) -> str:
         """One line for logs."""
         classes = f"{len(self.classes)} classes" if self.classes else "unlabelled"

@@ -27,7 +27,10 @@ def test_finds_pictures_at_any_depth_sorted_and_labelled(pictures):
 def test_leaves_out_other_files_and_hidden_ones(tmp_path):
     touch(tmp_path, "a/1.JPG", "a/._1.jpg", "a/notes.txt", "b/2.Png")
     source = FolderSource(root=tmp_path)
-    assert [source.relative_path(index) for index in range(len(source))] == ["a/1.JPG", "b/2.Png"]
+    assert [source.key(index) for index in range(len(source))] == [
+        f"{tmp_path}/a/1.JPG",
+        f"{tmp_path}/b/2.Png",
+    ]
 
 
 def test_names_that_are_no_text_survive(tmp_path):
