@@ -7,7 +7,8 @@ so that other work on the machine hits all.
 
 Video: 10 s of 320 x 240 at 30 frames per second, H.264 with a key frame every 60, in which the camera pans
 over such a picture. A clip is 16 frames, every fourth, from a random start, cropped and resized to 224.
-Frames are reached by seeking to the key frame before them, or by decoding from the start.
+Frames are reached by seeking to the key frame before them, or by decoding from the start; torchcodec then
+makes pixels of every frame on the way, PyAV only of those of the clip.
 
     python scripts/benchmark_data.py [--images 256] [--rounds 6]
     python scripts/benchmark_data.py --media video [--videos 6] [--rounds 4]
@@ -154,7 +155,7 @@ def measure_video(num_videos: int, rounds: int) -> None:
     if trouble:
         print(f"without torchcodec: {trouble}")
     else:
-        ways.append(("torchcodec", "seek"))
+        ways += [("torchcodec", "seek"), ("torchcodec", "sequential")]
     speeds: dict[tuple[DecoderName, Access], list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in ways:

@@ -1,6 +1,7 @@
 """Video files to uint8 tensors, through torchcodec."""
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,12 +10,24 @@ from torch import Tensor
 
 from maskpre.data.decode_video import Frames, VideoFile
 from maskpre.data.sources import BadSampleError
+from maskpre.data.timeline import format_name
+
+if TYPE_CHECKING:
+    from torchcodec.decoders import VideoDecoder
+
+_EXACT = ("mov", "matroska")
 
 
 class TorchcodecFile(VideoFile):
-    """An open video, decoded by torchcodec on the timeline that PyAV has read."""
+    """An open video, decoded by torchcodec on the timeline that PyAV has read.
+
+    Only mp4 and Matroska files are: in others, such as MPEG-TS and AVI, torchcodec seeks to wrong frames
+    without a word, so PyAV decodes them.
+    """
 
     def _decode(self, wanted: Int64[np.ndarray, "t"]) -> Frames:
+        if self.timeline.counted or format_name(self._container) not in _EXACT:
+            return super()._decode(wanted)
         from torchcodec.decoders import VideoDecoder
 
         try:
@@ -23,14 +36,21 @@ class TorchcodecFile(VideoFile):
                 stream_index=self._stream.index,
                 custom_frame_mappings=self._mapping(),
             )
-            frames = decoder.get_frames_at(indices=wanted.tolist()).data
+            frames = self._get(decoder, wanted.tolist())
         except RuntimeError as error:
             raise BadSampleError(f"can't be decoded: {str(error).strip().splitlines()[0]}") from error
         pixels = frames if self._channels == frames.shape[1] else _grey(frames)
         return Frames(pixels, round(decoder.metadata.rotation or 0))
 
+    def _get(self, decoder: "VideoDecoder", wanted: list[int]) -> UInt8[Tensor, "t 3 h w"]:
+        """The frames with these rising numbers; without seeking, by way of all before the last."""
+        if self._access == "seek":
+            return decoder.get_frames_at(indices=wanted).data
+        frames = (decoder.get_frame_at(number).data for number in range(wanted[-1] + 1))
+        return torch.stack([frame for number, frame in enumerate(frames) if number in wanted])
+
     def _mapping(self) -> str:
-        ticks, keys = self.timeline
+        ticks, keys, _ = self.timeline
         gaps = np.diff(ticks, append=2 * ticks[-1] - ticks[-2] if len(ticks) > 1 else ticks[-1] + 1)
         entries = [
             {"pts": tick, "duration": gap, "key_frame": int(key)}

@@ -4,7 +4,6 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import av
@@ -14,36 +13,16 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from maskpre.data.sources import BadSampleError
+from maskpre.data.timeline import read_timeline
 
 Access = Literal["seek", "sequential"]
 
 _FORMATS = {1: "gray", 3: "rgb24"}
-_STEADY = 0.25
-_UNSTEADY_SHARE = 0.05
-
-
-class Timeline(NamedTuple):
-    """The frames of a video in the order they are shown.
-
-    `ticks` are presentation times in units of the stream's time base; `keys` marks key frames.
-    """
-
-    ticks: Int64[np.ndarray, "n"]
-    keys: Bool[np.ndarray, "n"]
-
-    @property
-    def is_steady(self) -> bool:
-        """Whether at most 5% of the frames come more than 25% early or late: a constant frame rate."""
-        gaps = np.diff(self.ticks)
-        if gaps.size < 2:
-            return True
-        usual = np.median(gaps)
-        return bool((np.abs(gaps - usual) > _STEADY * usual).mean() <= _UNSTEADY_SHARE)
 
 
 class Frames(NamedTuple):
@@ -59,7 +38,8 @@ class VideoFile:
     Opening reads the container's packets but decodes nothing, so frames have exact numbers whatever the
     container says about its length.
 
-    Raises BadSampleError for what is no video, holds none, or is cut off; `read` for damaged frames.
+    Raises BadSampleError for what is no video, holds none, or is cut off; `read` for damaged frames and for
+    such of several sizes.
     """
 
     def __init__(self, data: NDArray[np.uint8], *, channels: int, access: Access = "seek") -> None:
@@ -69,7 +49,9 @@ class VideoFile:
         self._access: Access = access
         with naming_faults():
             self._container, self._stream = self._open()
-            self.timeline = self._read_timeline()
+            self.timeline = read_timeline(self._container, self._stream, data)
+        self._numbers = {tick: number for number, tick in enumerate(self.timeline.ticks.tolist())}
+        self._seen_size: tuple[int, int] | None = None
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -84,6 +66,11 @@ class VideoFile:
     def rate(self) -> Fraction | None:
         """Frames per second on average, if the file tells."""
         return self._stream.average_rate
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames as the file declares them, before they are turned."""
+        return self._stream.codec_context.height, self._stream.codec_context.width
 
     @property
     def time_base(self) -> Fraction:
@@ -119,31 +106,14 @@ class VideoFile:
         held = " and ".join(sorted({stream.type for stream in streams})) or "nothing"
         raise BadSampleError(f"holds no video, but {held}")
 
-    def _read_timeline(self) -> Timeline:
-        packets = [p for p in self._container.demux(self._stream) if p.size and not p.is_corrupt]
-        declared = self._stream.frames
-        if len(packets) < declared:
-            raise BadSampleError(f"is cut off: {len(packets)} of {declared} frames are there")
-        shown = [packet for packet in packets if not packet.is_discard]
-        if not shown:
-            raise BadSampleError("holds no frame")
-        # AVI files know only the order of decoding, which is the order of showing in what they can hold.
-        times = [packet.dts if packet.pts is None else packet.pts for packet in shown]
-        if None in times:
-            raise BadSampleError("has frames without a time")
-        ticks, places = np.unique(np.array(times, dtype=np.int64), return_index=True)
-        return Timeline(ticks, np.array([packet.is_keyframe for packet in shown])[places])
-
     def _decode(self, wanted: Int64[np.ndarray, "t"]) -> Frames:
         """Frames with rising numbers, decoded from the key frame before the first of them on."""
-        if self._access == "seek":
-            self._container.seek(self._key_tick(int(wanted[0])), stream=self._stream)
-            frames = self._collect(wanted)
+        if self._access == "seek" and not self.timeline.counted:
+            frames = self._collect(wanted, self._from_key(int(wanted[0])))
             if frames is not None:
                 return frames
-        # Some containers have no index and land behind the place they are sent to.
         self._restart()
-        frames = self._collect(wanted)
+        frames = self._collect(wanted, self._numbered())
         if frames is None:
             raise BadSampleError(f"can't be decoded: not all of frames {wanted.tolist()} came")
         return frames
@@ -157,29 +127,51 @@ class VideoFile:
             raise BadSampleError(f"has a damaged frame, number {number}")
         if frame.rotation % 90:
             raise BadSampleError(f"is rotated by {frame.rotation} degrees, which is no quarter turn")
+        size = frame.width, frame.height
+        before = self._seen_size = self._seen_size or size
+        if size != before:
+            raise BadSampleError(
+                f"changes its size from {before[0]} x {before[1]} to {size[0]} x {size[1]} pixels"
+            )
 
-    def _key_tick(self, number: int) -> int:
-        """When the key frame before a frame, or the frame itself, is shown."""
-        keys = np.flatnonzero(self.timeline.keys[: number + 1])
-        return int(self.timeline.ticks[keys[-1] if keys.size else 0])
+    def _from_key(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Numbered frames from the key frame before a frame, or from the frame itself; maybe none."""
+        keys = self.timeline.keys
+        before = np.flatnonzero(keys[: number + 1])
+        tick = int(self.timeline.ticks[before[-1] if before.size else 0])
+        self._container.seek(tick, stream=self._stream)
+        frames = self._numbered()
+        first = next(frames, None)
+        # Some containers have no index and land behind the place they are sent to. What is decoded from
+        # there lacks the frames it refers to, and not every decoder says so.
+        if first is not None and 0 <= first[0] <= number and keys[first[0]]:
+            yield first
+            yield from frames
 
-    def _collect(self, wanted: Int64[np.ndarray, "t"]) -> Frames | None:
+    def _numbered(self) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames that come next, each with its number; -1 for one that is not on the timeline."""
+        for count, frame in enumerate(self._container.decode(self._stream)):
+            yield (count if self.timeline.counted else self._numbers.get(_tick(frame), -1)), frame
+
+    def _collect(
+        self, wanted: Int64[np.ndarray, "t"], numbered: Iterator[tuple[int, VideoFrame]]
+    ) -> Frames | None:
         """Decode until all wanted frames came; None if some did not."""
-        places = {int(self.timeline.ticks[number]): place for place, number in enumerate(wanted.tolist())}
-        found: list[tuple[int, Tensor]] = []
+        missing = set(wanted.tolist())
+        found: dict[int, Tensor] = {}
         rotation = 0
-        for frame in self._container.decode(self._stream):
-            place = places.pop(_tick(frame), None)
-            if place is None:
+        for number, frame in numbered:
+            if number not in missing:
                 continue
-            self._check(frame, int(wanted[place]))
-            found.append((place, self._to_tensor(frame)))
+            self._check(frame, number)
+            missing.remove(number)
+            found[number] = self._to_tensor(frame)
             rotation = frame.rotation
-            if not places:
+            if not missing:
                 break
-        if places:
+        if missing:
             return None
-        pixels = torch.stack([pixels for _, pixels in sorted(found, key=itemgetter(0))])
+        pixels = torch.stack([found[number] for number in wanted.tolist()])
         return Frames(pixels.rot90(rotation // 90, dims=(1, 2)).movedim(-1, 1), rotation)
 
     def _to_tensor(self, frame: VideoFrame) -> UInt8[Tensor, "h w c"]:

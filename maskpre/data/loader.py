@@ -22,16 +22,23 @@ class DataError(UserError):
 
 
 class SkipCount:
-    """Counts bad samples and names each one once in a warning (the first hundred; then the count alone)."""
+    """Counts bad samples and names each one once in a warning: the first hundred, then the count alone.
+
+    It is said at 1,000, 10,000 and so on, and by `close`.
+    """
 
     def __init__(self) -> None:
         self.total = 0
         self._seen: set[int] = set()
+        self._next_count = 10 * _NAMED_SAMPLES
 
     def add(self, bad: Sequence[BadSample]) -> None:
         """Note what a batch left out."""
         for sample in bad:
             self.total += 1
+            if self.total == self._next_count:
+                log.warning("%s bad samples skipped so far", f"{self.total:,}")
+                self._next_count *= 10
             if sample.number in self._seen:
                 continue
             self._seen.add(sample.number)
@@ -39,6 +46,11 @@ class SkipCount:
                 log.warning("skipped '%s': it %s (%d skipped so far)", sample.key, sample.reason, self.total)
             if len(self._seen) == _NAMED_SAMPLES:
                 log.warning("%d bad samples were named; further ones are only counted", _NAMED_SAMPLES)
+
+    def close(self) -> None:
+        """Say the total, if anything was skipped."""
+        if self.total:
+            log.warning("%s bad samples skipped in all", f"{self.total:,}")
 
 
 def _give_back(loaded: Any) -> Any:

@@ -154,6 +154,10 @@ class PretrainData(SplitData):
         dataset = self._evaluation_set(split, transform or self.eval_transform)
         return self._loader(dataset, order, len(order))
 
+    def teardown(self, stage: str) -> None:
+        """Called when a run ends: say how many samples it had to leave out."""
+        self.skipped.close()
+
     def state_dict(self) -> Layout:
         """What the meaning of a step depends on, for the checkpoint."""
         return self._layout()

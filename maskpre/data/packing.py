@@ -189,6 +189,7 @@ class Packing:
                 skipped.add(shard.bad)
                 shards.append(shard)
                 advance(shard.samples + len(shard.bad))
+        skipped.close()
         return shards
 
     def _finish(

@@ -51,16 +51,16 @@ class VideoReader:
     def read(self, index: int, choose: "Clips", draws: Draws) -> list[Clip]:
         """The chosen clips of video `index`; raises BadSampleError."""
         cached = None if self.cache is None else self.cache.get(index)
-        if cached is None and self.cache is not None:
-            cached = self.everything(index)
-            self.cache.put(index, cached)
         if cached is not None:
-            positions = choose.positions(len(cached), draws)
-            return list(cached[torch.from_numpy(positions)])
+            return _taken(cached, choose.positions(len(cached), draws))
         with self._open(index) as video:
             positions = choose.positions(len(video), draws)
-            pixels = self._pixels(video.read(positions.reshape(-1)))
-        return list(pixels.unflatten(0, positions.shape))
+            if self.cache is None or not _fits(video, self.cache):
+                pixels = self._pixels(video.read(positions.reshape(-1)))
+                return list(pixels.unflatten(0, positions.shape))
+            everything = self._pixels(video.read(np.arange(len(video))))
+        self.cache.put(index, everything)
+        return _taken(everything, positions)
 
     def everything(self, index: int) -> Clip:
         """All frames of video `index`; raises BadSampleError."""
@@ -83,6 +83,16 @@ class VideoReader:
         if self.rotated == "skip" and frames.rotation % 360:
             raise BadSampleError(f"is rotated by {frames.rotation} degrees (data.rotated=turn turns it)")
         return frames.pixels
+
+
+def _taken(everything: Clip, positions: Positions) -> list[Clip]:
+    return list(everything[torch.from_numpy(positions)])
+
+
+def _fits(video: VideoFile, cache: PixelCache) -> bool:
+    """Whether a video can have the shape of the cache, as far as is known before it is decoded and turned."""
+    length, _, *sides = cache.shape
+    return len(video) == length and sorted(video.size) == sorted(sides)
 
 
 class Clips(ABC):

@@ -29,7 +29,7 @@ from maskpre.errors import UserError
 class VideoData(PretrainData):
     """Loaders of clips; what pictures and clips have in common says PretrainData.
 
-    `batch_size` counts videos: with `repeats` a batch holds that many clips of each.
+    `batch_size` counts videos: with `repeats` a batch holds that many crops of a clip of each.
 
     Args:
         num_frames: frames of a clip. frame_stride: of them, one in so many of the video ("dense").

@@ -1,11 +1,12 @@
 import io
+import struct
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from maskpre.data.decode_video import Timeline
 from maskpre.data.decoders import choose_decoder, open_video, torchcodec_trouble
 from maskpre.data.sources import BadSampleError
 from maskpre.errors import UserError
@@ -55,7 +56,9 @@ def faststart(content, tmp_path):
 
 @pytest.mark.parametrize("access", ["seek", "sequential"])
 @pytest.mark.parametrize(
-    "options", [{"bf": "0"}, {"bf": "3", "b-pyramid": "normal"}], ids=["no-b-frames", "b-frames"]
+    "options",
+    [{"bf": "0"}, {"bf": "3", "b-adapt": "0", "b-pyramid": "normal"}],
+    ids=["no-b-frames", "b-frames"],
 )
 def test_frames_have_exact_numbers(video, decoder, access, options):
     content = video(options=options, gop=7)
@@ -78,6 +81,146 @@ def test_other_containers(video, container, codec):
     with opened(content) as file:
         assert len(file) == 20
         assert numbers(file.read(np.array([12, 3, 19]))) == [12, 3, 19]
+
+
+def moving(container, codec, options):
+    """30 frames of a moving texture, with few key frames: what lacks its references shows it."""
+    texture = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+    texture = np.kron(texture, np.ones((4, 4, 1), np.uint8))
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=25, options=options)
+        stream.pix_fmt, stream.height, stream.width, stream.gop_size = "yuv420p", 48, 64, 10
+        for number in range(30):
+            pixels = np.ascontiguousarray(texture[number : number + 48, 3 * number : 3 * number + 64])
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+STEADY_GOP = {"sc_threshold": "1000000000"}
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "options"),
+    [
+        ("mpegts", "mpeg4", {"bf": "2", "qmax": "3"} | STEADY_GOP),
+        ("mpegts", "mpeg2video", {"bf": "2"} | STEADY_GOP),
+        ("mpegts", "libx264", {"bf": "3", "b-adapt": "0", "sc_threshold": "0"}),
+        ("avi", "mpeg4", {"bf": "2"} | STEADY_GOP),
+        ("avi", "libx264", {"bf": "3", "b-adapt": "0", "b-pyramid": "normal", "sc_threshold": "0"}),
+        ("matroska", "libx264", {"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}),
+    ],
+)
+def test_seeking_gives_the_frames_that_decoding_all_gives(container, codec, options, decoder):
+    content = moving(container, codec, options)
+    expected = read(content, range(30), access="sequential").pixels.int()
+    assert len(expected) == 30
+    for number in range(30):
+        pixels = read(content, [number], decoder).pixels.int()
+        assert (expected - pixels).abs().float().mean(dim=(1, 2, 3)).argmin() == number
+
+
+@pytest.mark.parametrize("access", ["seek", "sequential"])
+def test_avi_files_of_h264_are_read_as_they_are_shown(video, decoder, access):
+    content = video(container="avi", options={"bf": "3", "b-adapt": "0", "b-pyramid": "normal"}, gop=7)
+    for positions in (list(range(20)), [0, 1, 2, 3], [9, 3, 3, 17]):
+        assert numbers(read(content, positions, decoder, access=access)) == positions
+    with opened(content) as file:
+        assert [(frame.to_ndarray(format="gray")[-2, -2] + 6) // LEVELS for frame in file.frames()] == list(
+            range(20)
+        )
+
+
+def trimmed(content, *, milliseconds, first):
+    """The same mp4 file with an edit list that shows so many from frame `first` on."""
+    content = bytearray(content)
+    place = content.index(b"elst") + 12
+    _, start = struct.unpack_from(">Ii", content, place)
+    with av.open(io.BytesIO(content)) as file:
+        (frame,) = {1 / file.streams.video[0].average_rate / file.streams.video[0].time_base}
+    struct.pack_into(">Ii", content, place, milliseconds, start + first * int(frame))
+    return bytes(content)
+
+
+@pytest.mark.parametrize("access", ["seek", "sequential"])
+@pytest.mark.parametrize("first", [0, 7, 9])
+def test_edit_lists_are_kept_to(video, decoder, access, first):
+    whole = video(options={"bf": "3", "b-adapt": "0", "b-pyramid": "normal"}, gop=7)
+    content = trimmed(whole, milliseconds=1000, first=first)
+    with opened(content) as file:
+        assert len(file) == 8
+    for positions in ([0, 1, 2, 3], [5], [4, 7]):
+        frames = read(content, positions, decoder, access=access)
+        assert numbers(frames) == [first + position for position in positions]
+
+
+def test_a_trimmed_file_that_is_cut_off(video, tmp_path):
+    content = trimmed(faststart(video(options={"bf": "0"}), tmp_path), milliseconds=1500, first=8)
+    with opened(content) as file:
+        assert len(file) == 12
+    with pytest.raises(BadSampleError, match=r"is cut off: \d+ of 12 frames are there"):
+        opened(content[:-30])
+
+
+def with_dropped_frames():
+    """An AVI file of 20 frames and three that were dropped behind the ninth."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="avi") as file:
+        stream = file.add_stream("mpeg4", rate=8, options={"bf": "0"})
+        stream.pix_fmt, stream.height, stream.width, stream.gop_size = "yuv420p", 24, 32, 5
+        packets = []
+        for number in range(20):
+            pixels = np.full((24, 32, 3), LEVELS * number, np.uint8)
+            packets += stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+        for number, packet in enumerate(packets + stream.encode(None)):
+            packet.pts = packet.dts = number + 3 * (number > 8)
+            file.mux(packet)
+    return buffer.getvalue()
+
+
+def test_dropped_frames_are_not_missed(decoder):
+    content = with_dropped_frames()
+    with opened(content, decoder) as file:
+        assert len(file) == 20
+        assert file.timeline.ticks.tolist() == [*range(9), *range(12, 23)]
+        assert numbers(file.read(np.array([3, 8, 9, 19]))) == [3, 8, 9, 19]
+    for cut in (content.index(b"idx1") - 20, len(content) - 400):
+        with pytest.raises(BadSampleError, match=r"is cut off: \d+ of 23 frames are there"):
+            opened(content[:cut])
+
+
+def of_two_sizes(container):
+    """Ten frames of 96 x 64 pixels and ten of 64 x 48."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream("libx264", rate=8)
+        stream.pix_fmt, stream.height, stream.width = "yuv420p", 64, 96
+        for start, height, width in ((0, 64, 96), (10, 48, 64)):
+            encoder = av.CodecContext.create("libx264", "w")
+            encoder.pix_fmt, encoder.height, encoder.width = "yuv420p", height, width
+            encoder.time_base, encoder.options = Fraction(1, 8), {"bf": "0"}
+            packets = []
+            for number in range(start, start + 10):
+                pixels = np.full((height, width, 3), LEVELS * number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 8)
+                packets += encoder.encode(frame)
+            for packet in packets + encoder.encode(None):
+                packet.stream = stream
+                file.mux(packet)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("container", ["mpegts", "matroska"])
+def test_a_change_of_size_is_named(container):
+    content = of_two_sizes(container)
+    assert read(content, [3, 9]).pixels.shape == (2, 3, 64, 96)
+    message = "changes its size from 96 x 64 to 64 x 48 pixels"
+    with pytest.raises(BadSampleError, match=message):
+        read(content, [8, 9, 10, 11])
+    with opened(content) as file, pytest.raises(BadSampleError, match=message):
+        list(file.frames())
 
 
 def test_grey(video, decoder):
@@ -139,18 +282,6 @@ def test_a_file_damaged_inside(video, tmp_path, decoder):
     content[start:] = generator.integers(0, 256, len(content) - start, dtype=np.uint8).tobytes()
     with pytest.raises(BadSampleError, match=r"can't be decoded|has a damaged frame"):
         read(content, range(20), decoder)
-
-
-def test_a_steady_rate_forgives_single_gaps():
-    steady = np.arange(100) * 512
-    assert Timeline(steady, steady == 0).is_steady
-    rounded = (np.arange(100) * 1000 / 29.97).astype(np.int64)
-    assert Timeline(rounded, rounded == 0).is_steady
-    dropped = np.delete(steady, [17, 60])
-    assert Timeline(dropped, dropped == 0).is_steady
-    jumping = np.cumsum(np.tile([10, 10, 40], 33))
-    assert not Timeline(jumping, jumping == 10).is_steady
-    assert Timeline(steady[:1], steady[:1] == 0).is_steady
 
 
 def test_the_choice_is_logged_once(caplog):

@@ -66,6 +66,21 @@ def test_only_the_first_hundred_bad_samples_are_named(caplog):
     assert caplog.records[-1].message == "100 bad samples were named; further ones are only counted"
 
 
+def test_the_count_is_said_at_powers_of_ten_and_at_the_end(caplog):
+    skipped = SkipCount()
+    skipped.close()
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        for _ in range(25):
+            skipped.add([BadSample(number % 7, f"file{number % 7}", "is bad") for number in range(499)])
+        skipped.close()
+    assert [record.message for record in caplog.records[7:]] == [
+        "1,000 bad samples skipped so far",
+        "10,000 bad samples skipped so far",
+        "12,475 bad samples skipped in all",
+    ]
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_failures_arrive_as_one_clean_message(tmp_path, num_workers):
     for number in range(30):

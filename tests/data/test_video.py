@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskpre.data.decode_video import VideoFile
 from maskpre.data.frames import DenseFrames
 from maskpre.data.order import Request
 from maskpre.data.pixel_cache import PixelCache
@@ -77,6 +78,21 @@ def test_remembered_videos_give_the_same_clips(videos):
         expected, batch = (data[request(*range(12), epoch=epoch)].batch for data in (plain, cached))
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
     assert [cached.reader.cache.get(index) is None for index in (0, 2, 3)] == [False, False, True]
+
+
+@pytest.mark.parametrize("shape", [(21, 3, 24, 32), (20, 3, 32, 32)], ids=["length", "height"])
+def test_videos_that_memory_has_no_room_for_are_read_in_part(videos, monkeypatch, shape):
+    cached = training(videos, cache=PixelCache(count=12, shape=shape))
+    reads = []
+    read = VideoFile.read
+    monkeypatch.setattr(VideoFile, "read", lambda *args: reads.append(args[1].tolist()) or read(*args))
+    for epoch in range(2):
+        assert torch.equal(
+            cached[request(0, epoch=epoch)].batch["video"],
+            training(videos)[request(0, epoch=epoch)].batch["video"],
+        )
+    assert [len(positions) for positions in reads] == [4] * 4
+    assert cached.reader.cache.get(0) is None
 
 
 def test_views_follow_each_other(videos):
