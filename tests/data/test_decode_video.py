@@ -12,6 +12,7 @@ from maskpre.data.sources import BadSampleError
 from maskpre.errors import UserError
 
 LEVELS = 12
+B_FRAMES = {"bf": "3", "b-adapt": "0", "b-pyramid": "normal", "sc_threshold": "0"}
 
 needs_torchcodec = pytest.mark.skipif(
     bool(torchcodec_trouble()), reason=f"needs torchcodec and FFmpeg: {torchcodec_trouble()}"
@@ -57,7 +58,7 @@ def faststart(content, tmp_path):
 @pytest.mark.parametrize("access", ["seek", "sequential"])
 @pytest.mark.parametrize(
     "options",
-    [{"bf": "0"}, {"bf": "3", "b-adapt": "0", "b-pyramid": "normal"}],
+    [{"bf": "0"}, B_FRAMES],
     ids=["no-b-frames", "b-frames"],
 )
 def test_frames_have_exact_numbers(video, decoder, access, options):
@@ -106,9 +107,9 @@ STEADY_GOP = {"sc_threshold": "1000000000"}
     [
         ("mpegts", "mpeg4", {"bf": "2", "qmax": "3"} | STEADY_GOP),
         ("mpegts", "mpeg2video", {"bf": "2"} | STEADY_GOP),
-        ("mpegts", "libx264", {"bf": "3", "b-adapt": "0", "sc_threshold": "0"}),
+        ("mpegts", "libx264", B_FRAMES),
         ("avi", "mpeg4", {"bf": "2"} | STEADY_GOP),
-        ("avi", "libx264", {"bf": "3", "b-adapt": "0", "b-pyramid": "normal", "sc_threshold": "0"}),
+        ("avi", "libx264", B_FRAMES),
         ("matroska", "libx264", {"x264-params": "open-gop=1:bframes=3:b-adapt=0:scenecut=0"}),
     ],
 )
@@ -123,7 +124,7 @@ def test_seeking_gives_the_frames_that_decoding_all_gives(container, codec, opti
 
 @pytest.mark.parametrize("access", ["seek", "sequential"])
 def test_avi_files_of_h264_are_read_as_they_are_shown(video, decoder, access):
-    content = video(container="avi", options={"bf": "3", "b-adapt": "0", "b-pyramid": "normal"}, gop=7)
+    content = video(container="avi", options=B_FRAMES, gop=7)
     for positions in (list(range(20)), [0, 1, 2, 3], [9, 3, 3, 17]):
         assert numbers(read(content, positions, decoder, access=access)) == positions
     with opened(content) as file:
@@ -146,7 +147,7 @@ def trimmed(content, *, milliseconds, first):
 @pytest.mark.parametrize("access", ["seek", "sequential"])
 @pytest.mark.parametrize("first", [0, 7, 9])
 def test_edit_lists_are_kept_to(video, decoder, access, first):
-    whole = video(options={"bf": "3", "b-adapt": "0", "b-pyramid": "normal"}, gop=7)
+    whole = video(options=B_FRAMES, gop=7)
     content = trimmed(whole, milliseconds=1000, first=first)
     with opened(content) as file:
         assert len(file) == 8
