@@ -69,23 +69,31 @@ def test_killed_at_a_random_step_every_later_loss_is_the_same_bit_for_bit(
     assert losses(tmp_path) == undisturbed
 
 
+def killed_and_resumed(
+    overrides: list[str], folder: Path, *, last_step: int, killed_by: int
+) -> dict[str, torch.Tensor]:
+    """Run in `parts` with a kill on the way, and compare with `whole`, whose weights are returned."""
+    process = start(overrides, folder / "parts")
+    wait_for_step(process, folder / "parts", random.randint(2, killed_by))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 0 < read_torch(folder / "parts/checkpoints/last.ckpt")["global_step"] < last_step
+    fit(overrides, folder / "parts")
+    assert losses(folder / "parts") == losses(folder / "whole")
+    whole, parts = (
+        read_torch(folder / name / "checkpoints/last.ckpt")["state_dict"] for name in ("whole", "parts")
+    )
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    return whole
+
+
 @pytest.mark.slow
 def test_killed_anywhere_weights_and_averages_go_on_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
     overrides = ["experiment=hpm", *tiny, "epochs=7", "max_steps=40", "callbacks.save.every_steps=1"]
     fit(overrides, tmp_path / "whole")
-    process = start(overrides, tmp_path / "parts")
-    wait_for_step(process, tmp_path / "parts", random.randint(2, 20))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert 0 < read_torch(tmp_path / "parts/checkpoints/last.ckpt")["global_step"] < 40
-    fit(overrides, tmp_path / "parts")
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    whole, parts = (
-        read_torch(tmp_path / name / "checkpoints/last.ckpt")["state_dict"] for name in ("whole", "parts")
-    )
+    whole = killed_and_resumed(overrides, tmp_path, last_step=40, killed_by=20)
     assert any(name.startswith("averages.ema.") for name in whole)
-    assert parts.keys() == whole.keys()
-    assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
 def test_killed_amid_clips_the_weights_go_on_bit_for_bit(tiny: list[str], tmp_path: Path) -> None:
@@ -93,18 +101,7 @@ def test_killed_amid_clips_the_weights_go_on_bit_for_bit(tiny: list[str], tmp_pa
     clips = ["experiment=videomae", *tiny, *decoder, "data.num_frames=4", "callbacks.save.every_steps=1"]
     fit([*clips, "max_steps=30"], tmp_path / "whole")
     overrides = [*clips, "max_steps=30", "data.num_workers=2"]
-    process = start(overrides, tmp_path / "parts")
-    wait_for_step(process, tmp_path / "parts", random.randint(2, 8))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert 0 < read_torch(tmp_path / "parts/checkpoints/last.ckpt")["global_step"] < 30
-    fit(overrides, tmp_path / "parts")
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    whole, parts = (
-        read_torch(tmp_path / name / "checkpoints/last.ckpt")["state_dict"] for name in ("whole", "parts")
-    )
-    assert parts.keys() == whole.keys()
-    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    killed_and_resumed(overrides, tmp_path, last_step=30, killed_by=8)
 
 
 def test_resuming_inside_an_accumulated_step_is_exact(tiny_mae: list[str], tmp_path: Path) -> None:
