@@ -1,12 +1,14 @@
-"""One step of training, which every combination must pass."""
+"""One step of training, which every combination must pass, or be refused with a known reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from maskpre.build import build_model
+from maskpre.errors import ConfigError
 from maskpre.model import MaskedModel
 from maskpre.ops.noise import KeyedNoise
 from maskpre.optim import OptimRecipe, build_param_groups
@@ -48,6 +50,16 @@ def one_step(model: MaskedModel, cfg: DictConfig) -> None:
     assert all(model.get_parameter(name).requires_grad for name in changed)
 
 
+def one_step_or_refusal(cfg: DictConfig, expected: Sequence[str]) -> None:
+    """It is refused with the first reason expected; where none is, it trains."""
+    torch.manual_seed(0)
+    if expected:
+        with pytest.raises(ConfigError, match=expected[0]):
+            build_model(cfg)
+    else:
+        one_step(build_model(cfg), cfg)
+
+
 @pytest.fixture(scope="session")
-def train_one_step() -> Callable[[MaskedModel, DictConfig], None]:
-    return one_step
+def trains_or_is_refused() -> Callable[[DictConfig, Sequence[str]], None]:
+    return one_step_or_refusal
