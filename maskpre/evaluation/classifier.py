@@ -1,6 +1,6 @@
 """Supervised training of a classifier: fine-tuning, from scratch, or a head on a frozen encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ class ClassifierRecipe:
     `ema_decay` evaluates a moving average of the weights instead of the weights. `loss` holds scores against
     soft targets: cross entropy over the classes, or binary cross entropy of each class, averaged. In the end
     videos are scored on `test_clips` * `test_crops` views each, if that is more than one. With 0 `epochs`
-    nothing is trained, only scored.
+    nothing is trained, only scored. `trainable` names the parts that learn, as "head" (None: all do).
     """
 
     optim: OptimRecipe
@@ -60,6 +60,7 @@ class ClassifierRecipe:
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     test_clips: int = 1
     test_crops: int = 1
+    trainable: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:

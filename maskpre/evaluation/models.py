@@ -34,8 +34,8 @@ def start_classifier(
     """A timm classifier for the data's pictures and classes, with the recipe's pooling and dropout.
 
     Its head is the source's if that has one for as many classes, or rows `head_rows` of the source's, one for
-    each class of the data; else fresh. Raises UserError if a recipe that trains for no epochs would have to
-    score fresh weights.
+    each class of the data; else fresh. What the recipe doesn't let learn is frozen. Raises UserError if a
+    recipe that trains for no epochs would have to score fresh weights, or lets parts learn that aren't there.
     """
     if head_rows is not None and start == "scratch":
         raise UserError("head_rows takes the checkpoint's head over, of which start=scratch keeps nothing")
@@ -55,6 +55,8 @@ def start_classifier(
         _initialise(head, recipe.head_std)
     if recipe.head_dropout:
         _drop_before(head, recipe.head_dropout)
+    if recipe.trainable is not None:
+        _freeze_all_but(net, recipe.trainable)
     return net, report
 
 
@@ -94,6 +96,19 @@ def _drop_before(head: nn.Module, rate: float) -> None:
         return (dropout(args[0], rate, module.training), *args[1:])
 
     head.register_forward_pre_hook(dropped)
+
+
+def _freeze_all_but(net: nn.Module, parts: Sequence[str]) -> None:
+    """Only these parts learn; layers that hold nothing of them act as in evaluation."""
+    names = [name for name, _ in net.named_parameters()]
+    for part in parts:
+        if not any(f"{name}.".startswith(f"{part}.") for name in names):
+            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            raise UserError(f"recipe.trainable: {type(net).__name__} has no weights {part!r}, only {known}")
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(any(f"{name}.".startswith(f"{part}.") for part in parts))
+    for module in net.modules():
+        module.training = any(parameter.requires_grad for parameter in module.parameters())
 
 
 def read_head_rows(path: str, num_classes: int) -> list[int]:

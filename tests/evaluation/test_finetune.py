@@ -11,6 +11,7 @@ from maskpre.errors import UserError
 from maskpre.evaluation.augment import BatchAugment
 from maskpre.evaluation.classifier import Classifier, ClassifierRecipe
 from maskpre.evaluation.finetune import finetune
+from maskpre.evaluation.models import start_classifier
 from maskpre.optim import AdamWRecipe, WarmupCosine
 from maskpre.run_folder import RunFolder
 
@@ -233,3 +234,12 @@ def test_samples_without_label_are_counted(data, split, num):
     data.source(split).labels[:3] = -1
     with pytest.raises(UserError, match=rf"3 of {num} samples have no label: .*{split}"):
         run(data, RECIPE)
+
+
+def test_what_is_frozen_stays_as_it_is_statistics_included(data):
+    recipe = replace(RECIPE, trainable=["fc"], optim=replace(RECIPE.optim, layer_decay=None))
+    model, _ = start_classifier("resnet18", data, recipe, start="checkpoint")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    finetune(model, data, recipe, make_trainer=cpu_trainer)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}

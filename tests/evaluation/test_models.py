@@ -158,3 +158,19 @@ def test_inputs_of_the_head_are_dropped_in_training_only(name, data):
 def test_a_rate_that_leaves_nothing_is_refused():
     with pytest.raises(UserError, match=r"head_dropout must be in \[0, 1\), got 1"):
         recipe(head_dropout=1.0)
+
+
+def test_only_the_named_parts_learn(data):
+    net, _ = start_classifier(
+        "vit_tiny_patch16_224", data, recipe(trainable=["fc_norm", "blocks.1"]), start="checkpoint"
+    )
+    learning = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert learning == {n for n in net.state_dict() if n.startswith(("fc_norm.", "blocks.1."))}
+    assert net.blocks[1].attn.training
+    assert not net.blocks[10].attn.training
+    assert not net.head.training
+
+
+def test_parts_that_are_not_there_are_named(data):
+    with pytest.raises(UserError, match=r"trainable: VisionTransformer has no weights 'hea', only .*, head"):
+        start_classifier("vit_tiny_patch16_224", data, recipe(trainable=["hea"]), start="checkpoint")
