@@ -16,6 +16,7 @@ from maskpre.compatibility import (
     missing_class_tokens,
     unfit_for_ragged,
     unknown_names,
+    unknown_regions,
     unlike_pictures,
 )
 from maskpre.dependencies import (
@@ -164,6 +165,7 @@ def build_model(cfg: DictConfig) -> MaskedModel:
     assembly.problems.extend(missing_predictors(cfg, passes, objectives))
     assembly.problems.extend(unmet_maskings(cfg, passes, maskings, spec))
     assembly.problems.extend(unknown_losses(cfg, targets, objectives))
+    assembly.problems.extend(unknown_regions(maskings, objectives))
     assembly.problems.extend(missing_class_tokens(targets, objectives))
     predictors = _predictors(assembly, cfg, spec, objectives, targets)
     assembly.settle()

@@ -13,7 +13,7 @@ from maskpre.objectives import Objective
 from maskpre.passes import Pass
 from maskpre.predictors.base import Predictor
 from maskpre.targets.base import Target
-from maskpre.types import Taps, split_region
+from maskpre.types import REGIONS, Taps, split_region
 
 
 def unknown_names(
@@ -151,6 +151,21 @@ def _unlike_views(path: str, target: Target, inputs: Inputs) -> Iterator[Problem
             yield Problem(
                 path, f"reads {channels} channels of view {view!r}, which has {inputs.channels[view]}"
             )
+
+
+def unknown_regions(
+    maskings: Mapping[str, Masking], objectives: Mapping[str, Objective]
+) -> Iterator[Problem]:
+    """Regions that no plan has."""
+    known = [*REGIONS, *(region for masking in maskings.values() for region in masking.regions)]
+    for name, objective in objectives.items():
+        for region in split_region(objective.region)[0].split("&"):
+            if region not in known:
+                yield Problem(
+                    f"objectives.{name}.region",
+                    f"there is no region {region!r}, only {', '.join(known)}, and several joined by "
+                    f"&{did_you_mean(region, known)}",
+                )
 
 
 def missing_class_tokens(

@@ -29,19 +29,24 @@ def region_weight(
     """How much each predicted token, or each of its values, belongs to a region; None if all do fully.
 
     Where the plan's units are finer than the predicted cells, the weight is per pixel of the cell, in the
-    order (row, column, channel), or `by_cell` their mean. Raises ValueError if the values can't be pixels
-    then.
+    order (row, column, channel), or `by_cell` their mean. In float32 at least, so that it can be counted.
+    Raises ValueError if the values can't be pixels then.
     """
-    counted = prediction.counted
-    counted = None if counted is None else counted[..., None].to(prediction.tokens.dtype)
+    counted, dtype = prediction.counted, _precise(prediction.tokens)
+    counted = None if counted is None else counted[..., None].to(dtype)
     if prediction.covers == region or region == "all":
         return counted
     weight = plan.region(region)
     same = prediction.grid == plan.grid
     weight = weight[..., None] if same else _cell_weight(weight, plan, prediction, by_cell=by_cell)
-    weight = weight.to(prediction.tokens.dtype)
+    weight = weight.to(dtype)
     weight = weight if prediction.ids is None else gather_tokens(weight, prediction.ids)
     return weight if counted is None else weight * counted
+
+
+def _precise(values: Tensor) -> torch.dtype:
+    """Half precision can't count beyond some hundreds of cells."""
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located, *, by_cell: bool) -> Tensor:
@@ -51,7 +56,7 @@ def _cell_weight(weight: Tensor, plan: MaskPlan, prediction: Located, *, by_cell
     pixels = Grid.over(grid.input_size, (1,) * len(grid.shape))
     per_pixel = split_cells(refine(weight, plan.grid, pixels), pixels, grid)
     if by_cell:
-        return per_pixel.to(prediction.tokens.dtype).mean(dim=-1, keepdim=True)
+        return per_pixel.to(_precise(prediction.tokens)).mean(dim=-1, keepdim=True)
     if values % per_pixel.shape[-1]:
         raise ValueError(
             f"hidden units of {plan.unit.stride} pixels cut predicted cells of {grid.stride}, and {values} "
@@ -64,7 +69,7 @@ def _expand(weight: Tensor | None, value_weights: Tensor | None, prediction: Ten
     """The weight of tokens joined with that of their values."""
     if value_weights is None:
         return weight
-    values = value_weights.to(prediction).expand_as(prediction)
+    values = value_weights.to(prediction.device, _precise(prediction)).expand_as(prediction)
     return values if weight is None else weight * values
 
 

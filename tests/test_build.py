@@ -117,6 +117,10 @@ IMPOSSIBLE = {
     "objectives.main.predictor=mian": [
         "objectives.main.predictor: there is no predictor 'mian', only main; did"
     ],
+    "objectives.main.region='decode&maskd'": [
+        "objectives.main.region: there is no region 'maskd', only masked, visible, all, decode, and several "
+        "joined by &; did you mean 'masked'?"
+    ],
     "passes.student.view=imag": [
         "passes.student.view: there is no view 'imag', only image; did you mean 'image'?"
     ],

@@ -130,11 +130,13 @@ def restore(opened: OwnSource, path: str, *, teachers: Literal["loaded", "blank"
     """Build the model of an opened checkpoint and put all its weights in; `path` is for messages.
 
     Frozen teachers are no part of a checkpoint: "loaded" reads their own files again, "blank" leaves those
-    unread and the teachers without knowledge (see `load_teachers`).
+    unread and the teachers without knowledge (see `load_teachers`). Projections that came from a file are in
+    the checkpoint, too, and learn as any other.
     """
     config = {**opened.config, "compile": False}
+    config["targets"] = _unread(config["targets"], "projection_weights")
     if teachers == "blank":
-        config["teachers"] = {name: _blank(entry) for name, entry in config.get("teachers", {}).items()}
+        config["teachers"] = _unread(config.get("teachers", {}), "weights")
     model = build_model(OmegaConf.create(config))
     report = _start(model, opened, path)
     if report.fresh or report.left_out:
@@ -142,8 +144,9 @@ def restore(opened: OwnSource, path: str, *, teachers: Literal["loaded", "blank"
     return model.eval()
 
 
-def _blank(entry: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return None if entry is None else {**entry, "weights": None}
+def _unread(group: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Entries of a group without the file they were told to read."""
+    return {name: {**entry, file: None} if file in (entry or ()) else entry for name, entry in group.items()}
 
 
 def load_teachers(model: MaskedModel, opened: OwnSource) -> None:
@@ -153,9 +156,9 @@ def load_teachers(model: MaskedModel, opened: OwnSource) -> None:
 
 
 def load_into(model: MaskedModel, source: str | PlannedWeights) -> LoadReport:
-    """Start a model from any source: its encoder must fit, predictors are taken where they do.
+    """Start a model from any source: its encoder must fit, other parts are taken where they do.
 
-    Position tables are resized. Raises UserError if an encoder tensor is missing or has another shape.
+    What a target has from a file of its own stays. Position tables are resized. Raises UserError if an encoder tensor is missing or has another shape.
     """
     return _start(model, open_source(source), str(source))
 
@@ -166,6 +169,7 @@ def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:
     encoder = {name: value for name, value in state.items() if name.startswith(ENCODER)}
     fitted = {**state, **_fit(encoder, like, num_prefix_tokens=_spare_rows(model.encoder))}
     left_out = {name: "the model has no place for it" for name in fitted if name not in like}
+    left_out |= {name: "the configuration fixes it" for name in _fixed(model) if name in fitted}
     for name, value in fitted.items():
         if not name.startswith(ENCODER) and name in like and value.shape != like[name].shape:
             left_out[name] = f"shape {tuple(value.shape)}, the model's is {tuple(like[name].shape)}"
@@ -177,6 +181,12 @@ def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:
     put_in(model, chosen, strict=False)
     _restart_averages(model, chosen)
     return _report(source, opened.kind, state=state, chosen=chosen, left_out=left_out, fresh=fresh)
+
+
+def _fixed(model: MaskedModel) -> list[str]:
+    """What a target has from a file of its own."""
+    named = model.targets.named_parameters(prefix="targets")
+    return [name for name, parameter in named if not parameter.requires_grad]
 
 
 def _restart_averages(model: MaskedModel, loaded: Mapping[str, Tensor]) -> None:

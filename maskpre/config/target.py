@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, get_type_hints
 
+from torch import nn
+
 from maskpre.config.expected import Annotation
 from maskpre.nearest import did_you_mean
 
@@ -28,6 +30,9 @@ class Arguments:
 
 def arguments_of(target: Callable[..., Any]) -> Arguments:
     """Read a class's or function's signature."""
+    if inspect.isclass(target) and target.__init__ is nn.Module.__init__:
+        # What it says it takes it refuses.
+        return Arguments(annotations={}, required=frozenset())
     parameters = inspect.signature(target).parameters
     named = {
         name: parameter

@@ -12,7 +12,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from maskpre.encoders.attend import backend_for_bias, backend_of
 from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
-from maskpre.encoders.blocks import Scales, residual_scales, run_blocks
+from maskpre.encoders.blocks import Scales, drop_path_rates, residual_scales, run_blocks
 from maskpre.encoders.create import check_heads, create_timm
 from maskpre.encoders.init_simmim import STD, init_simmim_vit
 from maskpre.encoders.patches import embed_patches
@@ -92,7 +92,7 @@ class BeitViT(Encoder):
         self.mask_token = nn.Parameter(torch.empty(1, 1, net.embed_dim)) if hidden == "replace" else None
         codes = relative_codes(net.patch_embed.grid_size)
         self.register_buffer("_codes", nn.functional.pad(codes, (1, 0), value=-1), persistent=False)
-        self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
+        self._drop_path = drop_path_rates(drop_path_rate, len(self.blocks))
         self._recompute = False
         self.spec = _spec(net, in_chans=in_chans, hidden=hidden)
         self._init(init)

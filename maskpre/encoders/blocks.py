@@ -18,6 +18,18 @@ Scales = tuple[Tensor, Tensor] | None
 BlockRunner = Callable[[Any, Tensor, Scales], Tensor]
 
 
+def check_drop_path(rate: float) -> float:
+    """ValueError unless blocks can be dropped at this rate."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1), got {rate}")
+    return rate
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates of stochastic depth, rising linearly from 0 to `last`; ValueError unless that is in [0, 1)."""
+    return torch.linspace(0, check_drop_path(last), depth, device="cpu").tolist()
+
+
 def residual_scales(
     noise: Noise | None, rates: list[float], *, training: bool, stream: str = "drop_path"
 ) -> list[Scales]:

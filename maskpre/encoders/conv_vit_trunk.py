@@ -11,7 +11,7 @@ from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from maskpre.encoders.blocks import residual_scales, run_blocks
+from maskpre.encoders.blocks import drop_path_rates, residual_scales, run_blocks
 from maskpre.encoders.conv_stage import ConvBlock, ConvEmbed, Places, merge, run_conv_block
 from maskpre.encoders.create import check_heads
 from maskpre.encoders.init import init_mae
@@ -91,7 +91,7 @@ class ConvViTTrunk(nn.Module):
         rows, cols = sizes.grid(2).shape
         self.pos_embed = nn.Parameter(sincos_2d((rows, cols), dims[2])[None])
         self.norm: nn.Module = LayerNorm(dims[2])
-        self._drop_path = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
+        self._drop_path = drop_path_rates(drop_path_rate, sum(depths))
         self._recompute = False
         self._init()
 

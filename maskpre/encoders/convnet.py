@@ -9,6 +9,7 @@ from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from maskpre.encoders.base import Encoder, EncoderSpec, MapSpec
+from maskpre.encoders.blocks import check_drop_path
 from maskpre.encoders.create import check_name
 from maskpre.encoders.sparse.border import BORDERS, Border, LayerMasking
 from maskpre.encoders.sparse.execution import Execution
@@ -143,7 +144,7 @@ class ConvNet(Encoder):
 
 
 def _rate(drop_path_rate: float) -> dict[str, float]:
-    return {"drop_path_rate": drop_path_rate} if drop_path_rate > 0 else {}
+    return {"drop_path_rate": drop_path_rate} if check_drop_path(drop_path_rate) else {}
 
 
 def _execution_names(execution: str | Sequence[str], num_stages: int) -> tuple[str, ...]:

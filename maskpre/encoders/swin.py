@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from maskpre.encoders.attend import backend_for_bias, backend_of
 from maskpre.encoders.base import Encoder, EncoderSpec, Hidden
-from maskpre.encoders.blocks import Scales, residual_scales, run_blocks
+from maskpre.encoders.blocks import Scales, drop_path_rates, residual_scales, run_blocks
 from maskpre.encoders.create import check_heads, create_timm
 from maskpre.encoders.init_simmim import STD, init_simmim_swin
 from maskpre.ops.masked_attention import masked_attention_qkv
@@ -88,7 +88,7 @@ class Swin(Encoder):
         for block in blocks:
             _number(block)
         num_blocks = len(blocks)
-        self._drop_path = torch.linspace(0, drop_path_rate, num_blocks, device="cpu").tolist()
+        self._drop_path = drop_path_rates(drop_path_rate, num_blocks)
         self._recompute = False
         self._init(init)
 

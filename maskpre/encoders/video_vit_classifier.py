@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from timm.layers.norm import LayerNorm
 from torch import Tensor, nn
 
-from maskpre.encoders.blocks import residual_scales, run_blocks
+from maskpre.encoders.blocks import drop_path_rates, residual_scales, run_blocks
 from maskpre.encoders.patches import embed_patches
 from maskpre.encoders.video_vit import VideoViT
 from maskpre.ops.noise import TorchNoise
@@ -47,7 +46,7 @@ class VideoViTClassifier(nn.Module):
         if isinstance(self.head, nn.Linear):
             nn.init.trunc_normal_(self.head.weight, std=STD)
             nn.init.zeros_(self.head.bias)
-        self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
+        self._drop_path = drop_path_rates(drop_path_rate, len(self.blocks))
         self._recompute = False
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from maskpre.encoders.base import EncoderSpec, Hidden, TappedEncoder
-from maskpre.encoders.blocks import can_pack, residual_scales
+from maskpre.encoders.blocks import can_pack, drop_path_rates, residual_scales
 from maskpre.encoders.create import create_timm
 from maskpre.encoders.init import init_mae
 from maskpre.encoders.patches import embed_patches
@@ -105,7 +105,7 @@ class ViT(TappedEncoder):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, net.embed_dim)) if blanks else None
         self._secondary_ratio = secondary_ratio
         self._prefix_has_position = not net.no_embed_class
-        self._drop_path = torch.linspace(0, drop_path_rate, len(self.blocks), device="cpu").tolist()
+        self._drop_path = drop_path_rates(drop_path_rate, len(self.blocks))
         self._recompute = False
         self.spec = _spec(net, in_chans=in_chans, hidden=hidden, may_pack=secondary_ratio == 0)
         if init == "mae":

@@ -65,8 +65,9 @@ class ClassifierRecipe:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise UserError(f"loss must be one of {', '.join(map(repr, LOSSES))}, got {self.loss!r}")
-        if not 0 <= self.head_dropout < 1:
-            raise UserError(f"head_dropout must be in [0, 1), got {self.head_dropout}")
+        for name, rate in (("head_dropout", self.head_dropout), ("drop_path_rate", self.drop_path_rate)):
+            if not 0 <= rate < 1:
+                raise UserError(f"{name} must be in [0, 1), got {rate}")
         if self.epochs < 0:
             raise UserError(f"epochs must be at least 0, got {self.epochs}")
         Views(clips=self.test_clips, crops=self.test_crops)

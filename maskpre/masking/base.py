@@ -1,7 +1,7 @@
 """What every masking is: a function from a step to a plan."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from jaxtyping import Float
@@ -55,10 +55,12 @@ class Masking(nn.Module, ABC):
     """Chooses which cells of the encoder's grid are hidden.
 
     `taps` says what it reads of which passes, and `reads` names predictions of a pass that saw everything;
-    those passes run first. `ragged` says whether samples may differ in the number of visible cells.
+    those passes run first. `ragged` says whether samples may differ in the number of visible cells, and
+    `regions` which further regions its plans name.
     """
 
     ragged: bool = False
+    regions: Sequence[str] = ()
     taps: Mapping[str, Taps] = {}
     reads: Reading | None = None
 

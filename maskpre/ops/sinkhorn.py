@@ -54,9 +54,11 @@ def sinkhorn(
     # that nothing can be divided by 0.
     logits -= _log_sum(torch.logsumexp(logits + mass.log()[:, None], dim=0), reduce)
     shares = logits.softmax(dim=1)
-    for _ in range(iterations - 1):
-        shares /= reduce(mass @ shares, "sum")
-        shares /= shares.sum(dim=1, keepdim=True)
+    # Products are what autocast would compute in half precision.
+    with torch.autocast(scores.device.type, enabled=False):
+        for _ in range(iterations - 1):
+            shares /= reduce(mass @ shares, "sum")
+            shares /= shares.sum(dim=1, keepdim=True)
     return shares.float()
 
 

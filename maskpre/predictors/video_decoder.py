@@ -2,12 +2,12 @@
 
 from typing import cast
 
-import torch
 from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import Block
 from torch import nn
 
 from maskpre.encoders.base import EncoderSpec
+from maskpre.encoders.blocks import drop_path_rates
 from maskpre.encoders.init import init_mae
 from maskpre.encoders.qkv import QkvBias, Scores, adapt_attention
 from maskpre.predictors.mae_decoder import MAEDecoder
@@ -65,4 +65,4 @@ class VideoDecoder(MAEDecoder):
             self.register_buffer("pos_embed", table, persistent=False)
         if self.mask_token is not None:
             nn.init.trunc_normal_(self.mask_token, std=STD, a=-STD, b=STD)
-        self._drop_path = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
+        self._drop_path = drop_path_rates(drop_path_rate, depth)

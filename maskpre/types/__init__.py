@@ -12,11 +12,12 @@ is hidden from the encoder.
 from maskpre.types.encoded import OUTPUT, Encoded, Taps
 from maskpre.types.grid import Grid, refine, split_cells
 from maskpre.types.located import Located, align, gather_tokens
-from maskpre.types.mask_plan import WITH_CLASS, MaskPlan, split_region
+from maskpre.types.mask_plan import REGIONS, WITH_CLASS, MaskPlan, split_region
 from maskpre.types.step import Noise, Step
 
 __all__ = [
     "OUTPUT",
+    "REGIONS",
     "WITH_CLASS",
     "Encoded",
     "Grid",

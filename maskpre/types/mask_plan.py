@@ -10,6 +10,8 @@ from torch import Tensor
 from maskpre.types.grid import Grid, refine, split_cells
 
 WITH_CLASS = "+cls"
+# What every plan has, beside its own `regions`.
+REGIONS = ("masked", "visible", "all", "decode")
 
 
 def split_region(region: str) -> tuple[str, bool]:
@@ -134,12 +136,9 @@ class MaskPlan:
             return self.regions[name]
         if name == "decode" and self.decode is not None:
             return torch.zeros_like(self.mask).scatter_(1, self.decode, True)
-        known = {
-            "masked": self.mask,
-            "visible": ~self.mask,
-            "all": torch.ones_like(self.mask),
-            "decode": self.mask,
-        }
+        known = dict(
+            zip(REGIONS, (self.mask, ~self.mask, torch.ones_like(self.mask), self.mask), strict=True)
+        )
         if name not in known:
             raise ValueError(f"region {name!r} is unknown; choose from {sorted({*known, *self.regions})}")
         return known[name]

@@ -101,6 +101,12 @@ def test_a_value_set_in_a_file_is_reported_with_file_and_line(tmp_path: Path) ->
     }
 
 
+@pytest.mark.parametrize("experiment", ["mae", "sigma"])
+def test_options_of_a_class_that_has_none_are_named(experiment: str) -> None:
+    with pytest.raises(ConfigError, match=r"loss\.eps: MeanSquaredError has no 'eps'"):
+        compose([f"experiment={experiment}", "loss.eps=0.1"])
+
+
 def test_a_value_of_the_package_is_reported_with_its_file() -> None:
     with pytest.raises(ConfigError) as caught:
         compose(["optim=adamw_simmim_multistep", "optim.schedule._target_=maskpre.optim.WarmupCosine"])

@@ -3,8 +3,10 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from maskpre.encoders.blocks import residual_scales, run_block, run_blocks
+from maskpre.config import compose
+from maskpre.encoders.blocks import drop_path_rates, residual_scales, run_block, run_blocks
 from maskpre.encoders.plain import PlainBlock
+from maskpre.errors import ConfigError
 from maskpre.ops.noise import GivenNoise
 
 ODD = {
@@ -72,6 +74,17 @@ def test_scales_follow_noise_and_rates():
     assert scales[0] is None
     assert [scale.item() for scale in scales[1]] == [0.0, pytest.approx(4 / 3)]
     assert [scale.item() for scale in scales[2]] == [2.0, 0.0]
+
+
+def test_rates_rise_linearly():
+    assert drop_path_rates(0.5, 3) == [0.0, 0.25, 0.5]
+
+
+@pytest.mark.parametrize("experiment", ["mae", "videomae", "simmim", "spark"])
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_rates_that_leave_nothing_are_refused(experiment, rate):
+    with pytest.raises(ConfigError, match=rf"drop_path_rate must be in \[0, 1\), got {rate}"):
+        compose([f"experiment={experiment}", f"encoder.drop_path_rate={rate}"])
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,13 @@ def test_no_score_is_too_large(dtype):
     assert torch.equal(sinkhorn(scores.double() / 1e4 + 7e4, **SIZES).argmax(1), small.argmax(1))
 
 
+def test_autocast_makes_no_difference():
+    scores = cosines(64, 16).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sinkhorn(scores, **SIZES)
+    assert torch.equal(found, sinkhorn(scores, **SIZES))
+
+
 def test_one_cluster_takes_all_by_far():
     scores = torch.zeros(500, 4)
     scores[:, 0] = 1e6

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import nn
 
 from maskpre.build import build_model
+from maskpre.checkpoints.load import load_into, load_model
 from maskpre.config import compose
 from maskpre.errors import ConfigError
 from maskpre.losses.swapped_assignments import SwappedAssignments
@@ -201,6 +203,25 @@ def test_a_projection_of_another_run_stays_as_it_is(kind, tmp_path, trained) -> 
         ConfigError, match=r"projection of layers 192 to 24, 24 to 20, 20 to 12 where .* make .* 24 to 21"
     ):
         compose([*SMALL, "target.hidden_dims=[24,21]", f"target.projection_weights={path}"])
+
+
+def test_a_fixed_projection_outlives_its_file_and_other_weights(tmp_path, trained):
+    model, _ = trained
+    state = {name: value.float() for name, value in model.state_dict().items()}
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": state, "config": {"encoder": {}}}, path)
+    cfg = compose([*SMALL, f"target.projection_weights={path}"])
+    taken = build_model(cfg)
+    name = "targets.main.projection.0.weight"
+    other = tmp_path / "other.pth"
+    torch.save({"state_dict": {**state, name: state[name] + 1}, "config": {"encoder": {}}}, other)
+    report = load_into(taken, str(other))
+    assert torch.equal(taken.state_dict()[name], state[name])
+    assert report.left_out[name] == "the configuration fixes it"
+    own = tmp_path / "own.pth"
+    torch.save({"state_dict": taken.state_dict(), "config": OmegaConf.to_container(cfg, resolve=True)}, own)
+    path.unlink()
+    assert torch.equal(load_model(str(own)).state_dict()[name], state[name])
 
 
 def test_its_loss_is_for_clusters_only():
