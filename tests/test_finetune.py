@@ -21,7 +21,7 @@ LAUNCHES = [
     "recipe.optim.weight_decay=0.1 recipe.optim.implementation=foreach activation_checkpointing=true",
     f"recipe=videomae_v2 {VIDEOS} recipe.epochs=0",
     f"recipe=sigma {VIDEOS} data.sampling=segments recipe.transform.crop.flip=0 recipe.test_clips=2",
-    f"recipe=sigma_linear {VIDEOS} data.sampling=segments trainer.accumulate_grad_batches=2",
+    f"recipe=sigma_linear {VIDEOS} data.sampling=segments data.repeats=2 trainer.accumulate_grad_batches=2",
 ]
 
 

@@ -60,7 +60,7 @@ def _encoder_only(
 LAYOUTS = (
     Layout(
         "SIGMA",
-        r"(module\.)?prototypes",
+        r"((module|_orig_mod)\.)*prototypes",
         names_sigma.pretraining_keys,
         names_sigma.encoder_keys,
         infer.video_vit,

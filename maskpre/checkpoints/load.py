@@ -158,7 +158,8 @@ def load_teachers(model: MaskedModel, opened: OwnSource) -> None:
 def load_into(model: MaskedModel, source: str | PlannedWeights) -> LoadReport:
     """Start a model from any source: its encoder must fit, other parts are taken where they do.
 
-    What a target has from a file of its own stays. Position tables are resized. Raises UserError if an encoder tensor is missing or has another shape.
+    What a target has from a file of its own stays. Position tables are resized. Raises UserError if an
+    encoder tensor is missing or has another shape.
     """
     return _start(model, open_source(source), str(source))
 
@@ -185,8 +186,8 @@ def _start(model: MaskedModel, opened: Source, source: str) -> LoadReport:
 
 def _fixed(model: MaskedModel) -> list[str]:
     """What a target has from a file of its own."""
-    named = model.targets.named_parameters(prefix="targets")
-    return [name for name, parameter in named if not parameter.requires_grad]
+    named = model.named_parameters()
+    return [name for name, value in named if name.startswith("targets.") and not value.requires_grad]
 
 
 def _restart_averages(model: MaskedModel, loaded: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,6 @@ ADDED = {
     "memory": "predictors.main.memory",
 }
 PREDICTOR, INNER = "predictors.main.", "predictors.main.predictor."
-WRAPPER = "module."
 
 
 def _part(name: str, parts: Mapping[str, str]) -> str | None:
@@ -34,7 +33,7 @@ def _part(name: str, parts: Mapping[str, str]) -> str | None:
 
 def pretraining_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An official pre-training checkpoint's tensors, or their gradients, under MaskedModel's names."""
-    bare = {name.removeprefix(WRAPPER): value for name, value in state.items()}
+    bare = names_videomae.unwrapped(state)
     own = {name: part for name in bare if (part := _part(name, ADDED)) is not None}
     shared = names_videomae.pretraining_keys({name: bare[name] for name in bare.keys() - own.keys()})
     if "memory" in bare:
@@ -56,5 +55,5 @@ def official_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def encoder_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The encoder under timm's names."""
-    bare = {name.removeprefix(WRAPPER): value for name, value in state.items()}
+    bare = names_videomae.unwrapped(state)
     return names_videomae.encoder_keys({n: v for n, v in bare.items() if _part(n, ADDED) is None})

@@ -51,9 +51,14 @@ def _inside(name: str) -> str:
     return name
 
 
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the marks of wrappers."""
+    return {name.replace(COMPILED, "").removeprefix("module."): value for name, value in state.items()}
+
+
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the marks of wrappers, with biases joined and the parts of blocks renamed."""
-    bare = {name.replace(COMPILED, "").removeprefix("module."): value for name, value in state.items()}
+    bare = unwrapped(state)
     return {_inside(name): value for name, value in _joined(bare).items()}
 
 

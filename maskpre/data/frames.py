@@ -29,7 +29,8 @@ class DenseFrames(FrameSampling):
     """Every `stride`-th frame from a start on, as VideoMAE samples Kinetics (arXiv 2203.12602).
 
     The start is uniform where the clip fits. In a video that is too short it is 0, and the number stops
-    advancing where the next one would lie beyond the end: that frame is shown until the clip is full.
+    advancing where the next one would be the last or lie beyond it: that frame is shown until the clip is
+    full.
     """
 
     def __init__(self, *, num_frames: int, stride: int) -> None:
@@ -43,7 +44,9 @@ class DenseFrames(FrameSampling):
         room = length - self.num_frames * self.stride
         start = int(draws.uniform("clip", 1)[0] * (room + 1)) if room >= 0 else 0
         positions = start + self.stride * np.arange(self.num_frames, dtype=np.int64)
-        return np.minimum(positions, start + (length - 1 - start) // self.stride * self.stride)
+        # The official code counts frames from 1 here, and compares with the length.
+        last = max(length - 2 - start, 0) // self.stride * self.stride
+        return np.minimum(positions, start + last)
 
     def spread(self, length: int, clips: int) -> Positions:
         """Starts spread evenly over every `stride`-th frame, rounded down; the last one fills up the clip."""

@@ -33,10 +33,14 @@ def test_names_there_and_back(extra) -> None:
     assert ("predictors.main.memory" in ours) == bool(extra)
 
 
-def test_a_wrapped_checkpoint_is_read_alike() -> None:
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_wrapped_checkpoint_is_read_alike(wrapper) -> None:
     official = load_file(WEIGHTS)
-    wrapped = pretraining_keys({f"module.{name}": value for name, value in official.items()})
-    assert wrapped.keys() == pretraining_keys(official).keys()
+    wrapped = {f"{wrapper}{name}": value for name, value in official.items()}
+    layout = recognise(wrapped)
+    assert layout.name == "SIGMA"
+    assert layout.model_keys(wrapped).keys() == pretraining_keys(official).keys()
+    assert encoder_keys(wrapped).keys() == encoder_keys(official).keys()
 
 
 def test_encoder_keys_leave_the_rest_out() -> None:
