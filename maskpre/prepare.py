@@ -15,7 +15,8 @@ def main(cfg: DictConfig) -> None:
     packing: Packing = instantiate(cfg, _target_="maskpre.data.packing.Packing")
     manifest = packing.run()
     split = json.loads(manifest.read_text(encoding="utf-8"))["splits"][packing.name]
-    print(f"{split['count']} {packing.media} in {len(split['shards'])} shards, {len(split['bad'])} left out")
+    files = "pictures" if packing.media == "pictures" else "videos"
+    print(f"{split['count']} {files} in {len(split['shards'])} shards, {len(split['bad'])} left out")
     print(f"described in {manifest}; train on them with")
     kind = "webdataset" if packing.media == "pictures" else "video_shards"
     print(f"  data={kind} \"data.shards='{manifest.parent}/{packing.name}-*.tar'\"")

@@ -61,11 +61,11 @@ def _with_folder(node: DictConfig, folder: RunFolder) -> list[Any]:
 
 def count_steps(cfg: DictConfig, data: PretrainData) -> int:
     """Optimiser steps of the whole run."""
-    if cfg.max_steps is not None:
-        return int(cfg.max_steps)
     if data.steps_per_epoch == 0:
         size = len(data.source("train"))
         raise UserError(f"data.batch_size ({data.batch_size}) is larger than the data set ({size} samples)")
+    if cfg.max_steps is not None:
+        return int(cfg.max_steps)
     return max(1, round(cfg.epochs * data.steps_per_epoch))
 
 

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -16,7 +17,7 @@ from maskpre.data import repack
 from maskpre.data.decode import decode_picture
 from maskpre.data.packing import Packing
 from maskpre.data.sources import VIDEOS, ShardSource
-from maskpre.errors import UserError
+from maskpre.errors import UserError, full_disks_named
 from maskpre.prepare import main
 
 
@@ -223,6 +224,29 @@ def test_a_list_says_what_is_packed_and_its_classes(pictures, tmp_path):
         Packing(files=str(tmp_path / "train.csv"), order="sorted", **settings).run()
 
 
+def test_files_that_no_shard_s_reader_would_find_are_left_out(tmp_path):
+    for name in ("a.mp4", "b.gif"):
+        (tmp_path / name).write_bytes(b"video")
+    (tmp_path / "list.txt").write_text("a.mp4,0\nb.gif,1\n")
+    settings = {"src": str(tmp_path), "dst": str(tmp_path / "out"), "files": str(tmp_path / "list.txt")}
+    manifest = Packing(**settings, media="video", check="none", num_workers=1).run()
+    split = json.loads(manifest.read_text())["splits"]["train"]
+    assert (split["count"], split["class_counts"]) == (1, [1, 0])
+    assert split["bad"] == [str(tmp_path / "b.gif")]
+
+
+def test_a_full_disk_is_named(pictures, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tarfile.TarFile.addfile", full)
+    with (
+        pytest.raises(UserError, match=r"train-000000\.tar can't be written: No space left"),
+        full_disks_named(),
+    ):
+        Packing(src=str(pictures), dst=str(tmp_path / "out"), num_workers=1).run()
+
+
 def test_listed_videos_are_packed_by_the_command(tmp_path, capfd, monkeypatch):
     for number in range(3):
         (tmp_path / f"{number}.webm").write_bytes(b"video")
@@ -231,6 +255,6 @@ def test_listed_videos_are_packed_by_the_command(tmp_path, capfd, monkeypatch):
     options = ["media=video", "separator=' '", "check=none", "num_workers=1"]
     monkeypatch.setattr(sys, "argv", ["prepare", *arguments, *options])
     main()
-    assert "2 video in 1 shards, 0 left out" in capfd.readouterr().out
+    assert "2 videos in 1 shards, 0 left out" in capfd.readouterr().out
     source = ShardSource(shards=f"{tmp_path}/out/*.tar", cache_dir=tmp_path, media=VIDEOS)
     assert sorted(source.labels.tolist()) == [1, 4]

@@ -186,3 +186,13 @@ def test_resuming_from_a_missing_file_names_it(tiny_mae: list[str], tmp_path: Pa
     run = open_run_folder(compose([*tiny_mae, f"run_dir={tmp_path}"]))
     with pytest.raises(UserError, match=r"no checkpoint at nowhere\.ckpt"):
         run.resume_from("nowhere.ckpt")
+
+
+def test_a_batch_larger_than_the_data_is_refused_whatever_ends_the_run(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    large = ["data.num_train=8", "data.batch_size=16"]
+    for length in (["max_steps=6"], ["max_steps=null", "epochs=2"]):
+        cfg = compose(["experiment=mae", *tiny, *large, *length, f"run_dir={tmp_path}"])
+        with pytest.raises(UserError, match=r"batch_size \(16\) is larger than the data set \(8 samples\)"):
+            build_training(cfg, open_run_folder(cfg))

@@ -36,6 +36,10 @@ _QUIET = (
 )
 
 
+# As shells tell of a command that SIGINT ended.
+_INTERRUPTED = 130
+
+
 def _stop(error: UserError, code: int) -> NoReturn:
     if os.environ.get("MASKPRE_DEBUG") == "1":
         raise error
@@ -130,6 +134,9 @@ def _run(main: Main, config_name: str) -> None:
             entry(partial(_job, main))()
     except UserError as error:
         _stop(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     if wrong is not None:
         _stop(wrong, 2)
 
@@ -139,7 +146,7 @@ def command(config_name: str) -> Callable[[Main], Callable[[], None]]:
 
     Every job's configuration is checked before the first job starts. Mistakes that are the user's
     (`UserError`) are printed without stack trace, which MASKPRE_DEBUG=1 shows; any other error keeps it. The
-    exit code is 2 for a wrong configuration, 1 for what goes wrong later.
+    exit code is 2 for a wrong configuration, 1 for what goes wrong later, 130 after Ctrl-C.
     """
 
     def decorate(main: Main) -> Callable[[], None]:

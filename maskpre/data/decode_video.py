@@ -150,8 +150,13 @@ class VideoFile:
 
     def _numbered(self) -> Iterator[tuple[int, VideoFrame]]:
         """The frames that come next, each with its number; -1 for one that is not on the timeline."""
+        before = -1
         for count, frame in enumerate(self._container.decode(self._stream)):
-            yield (count if self.timeline.counted else self._numbers.get(_tick(frame), -1)), frame
+            number = count if self.timeline.counted else self._numbers.get(_tick(frame), -1)
+            if 0 <= number < before:
+                raise BadSampleError("has times in another order than its frames are shown")
+            before = max(before, number)
+            yield number, frame
 
     def _collect(
         self, wanted: Int64[np.ndarray, "t"], numbered: Iterator[tuple[int, VideoFrame]]
@@ -161,9 +166,11 @@ class VideoFile:
         found: dict[int, Tensor] = {}
         rotation = 0
         for number, frame in numbered:
+            # Those that are not wanted, too: what is damaged in them, later ones refer to.
+            if number >= 0:
+                self._check(frame, number)
             if number not in missing:
                 continue
-            self._check(frame, number)
             missing.remove(number)
             found[number] = self._to_tensor(frame)
             rotation = frame.rotation

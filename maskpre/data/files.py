@@ -60,6 +60,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
+    except OSError as error:
+        # Of a write the system doesn't say where it failed.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

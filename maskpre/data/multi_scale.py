@@ -71,7 +71,7 @@ class MultiScaleCrop:
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """The (height, width) of crops of a picture, all equally likely."""
         short = min(height, width)
-        sides = [int(short * scale) for scale in self.scales]
+        sides = [max(1, int(short * scale)) for scale in self.scales]
         sides = [min(self.size, short) if abs(side - self.size) < _SNAP else side for side in sides]
         pairs = product(enumerate(sides), repeat=2)
         return [(tall, wide) for (i, tall), (j, wide) in pairs if abs(i - j) <= self.max_distort]

@@ -96,6 +96,12 @@ class ShardPacker:
         relative = Path(relative_path(self.source, index))
         raw = self.source.read(index)
         content, extension, moments = self.repack(raw, relative.suffix.lower())
+        known = self.source.media.suffixes
+        if extension not in known:
+            raise BadSampleError(
+                f"ends in {extension!r}, which is no {self.source.media.noun} in a shard; known are "
+                f"{', '.join(known)}"
+            )
         if moments is not None:
             _measure(shard, moments)
         words = re.sub(r"[^A-Za-z0-9_-]", "_", relative.with_suffix("").as_posix())

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
@@ -61,14 +62,21 @@ class VideoRepack:
         return Repacked(content, extension, torch.stack(measured).mean(0) if self.decode else None)
 
     def _prepared(self, frame: VideoFrame) -> VideoFrame:
-        """Upright, in its final size, with even sides as H.264 wants them."""
+        """Upright, in its final size with even sides, in the colour space that untagged H.264 is read in."""
         if frame.rotation:
             pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels, np.uint8), format="rgb24")
         short = min(frame.height, frame.width)
         scale = 1.0 if self.resize is None else min(1.0, self.resize / short)
         height, width = (max(2, 2 * round(side * scale / 2)) for side in (frame.height, frame.width))
-        return frame.reformat(width=width, height=height, format="yuv420p", interpolation="BICUBIC")
+        return frame.reformat(
+            width=width,
+            height=height,
+            format="yuv420p",
+            interpolation="BICUBIC",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+        )
 
 
 def _measuring(frames: Iterator[VideoFrame], measured: list[Float32[Tensor, "2 3"]]) -> Iterator[VideoFrame]:

@@ -12,7 +12,6 @@ from maskpre.data.sources import BadSampleError
 
 _STEADY = 0.25
 _UNSTEADY_SHARE = 0.05
-_TIMELESS_IN_AVI = ("h264", "hevc")
 
 
 class Timeline(NamedTuple):
@@ -45,13 +44,16 @@ def format_name(container: InputContainer) -> str:
 def read_timeline(container: InputContainer, stream: VideoStream, data: NDArray[np.uint8]) -> Timeline:
     """The timeline of a freshly opened file of these bytes, which is read to its end.
 
-    Raises BadSampleError for a file that is cut off, holds no frame or knows no times.
+    Raises BadSampleError for a file that is cut off or damaged, holds no frame or knows no times.
     """
     expected = _expected_packets(container, stream, data)
     # The last one is empty and has no time: it tells decoders that the file ends.
-    packets = [p for p in container.demux(stream) if (p.size or p.dts is not None) and not p.is_corrupt]
+    present = [packet for packet in container.demux(stream) if packet.size or packet.dts is not None]
+    packets = [packet for packet in present if not packet.is_corrupt]
     if len(packets) < expected:
         raise BadSampleError(f"is cut off: {len(packets)} of {expected} frames are there")
+    if len(packets) < len(present):
+        raise BadSampleError(f"is damaged: {len(present) - len(packets)} of {len(present)} packets are")
     shown = [packet for packet in packets if packet.size and not packet.is_discard]
     if not shown:
         raise BadSampleError("holds no frame")
@@ -85,11 +87,10 @@ def _is_whole_riff(data: NDArray[np.uint8]) -> bool:
 def _is_counted(container: InputContainer, stream: VideoStream, times: list[int | None]) -> bool:
     """Whether packets lack presentation times, or have such as FFmpeg made up.
 
-    AVI files store none. FFmpeg finds them for codecs whose frames are held back by one at most; those it
-    gives to H.264 rise in the order of decoding, which is another one where there are B-frames.
+    AVI files store none. Those that FFmpeg gives rise in the order of decoding for some codecs and for
+    several frames packed into one, which is another order than that of showing where there are B-frames.
     """
     if None in times:
         return True
-    codec = stream.codec_context
-    delayed = codec.name in _TIMELESS_IN_AVI and bool(codec.has_b_frames)
+    delayed = bool(stream.codec_context.has_b_frames)
     return format_name(container) == "avi" and (delayed or len(set(times)) < len(times))

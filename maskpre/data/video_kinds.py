@@ -9,6 +9,7 @@ from maskpre.data.rendered_data import RenderedData
 from maskpre.data.sources import VIDEOS, FolderLabels, FolderSource, ListSource, Source
 from maskpre.data.splits import Split
 from maskpre.data.video_data import VideoData
+from maskpre.errors import UserError
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -16,19 +17,24 @@ class VideoFolderData(VideoData):
     """Video files in a folder at any depth, or those that a list names.
 
     Args:
-        root: the folder. files: a list of them, see ListSource; None takes all.
+        root: the folder; None for that of the list. files: a list of them, see ListSource; None takes all.
         val_root, val_files: those of the val split; None and None for none. A list alone is relative to
             `root`.
         labels: "auto", "folders" (first-level folders are the classes) or "none"; without lists.
         separator: between a path and its class number in the lists.
     """
 
-    root: str
+    root: str | None = None
     files: str | None = None
     val_root: str | None = None
     val_files: str | None = None
     labels: FolderLabels = "auto"
     separator: str = ","
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.root is None and self.files is None:
+            raise UserError("data.root or data.files must be set: a folder of videos, or a list of them")
 
     def make_source(self, split: Split) -> Source | None:
         """The folder or list of `split`."""
@@ -38,11 +44,13 @@ class VideoFolderData(VideoData):
             return None
         return self._open_source(self.val_root or self.root, self.val_files, self.source("train").classes)
 
-    def _open_source(self, root: str, files: str | None, classes: tuple[str, ...] | None) -> Source:
+    def _open_source(self, root: str | None, files: str | None, classes: tuple[str, ...] | None) -> Source:
         if files is not None:
+            folder = Path(files).expanduser().parent if root is None else root
             return ListSource(
-                files=files, root=root, separator=self.separator, classes=classes or None, media=VIDEOS
+                files=files, root=folder, separator=self.separator, classes=classes or None, media=VIDEOS
             )
+        assert root is not None
         return FolderSource(root=root, labels=self.labels, classes=classes or None, media=VIDEOS)
 
 

@@ -31,6 +31,8 @@ def show(cfg: DictConfig) -> None:
         raise UserError("13 brings bad luck")
     if cfg.seed == 14:
         raise KeyError("bug")
+    if cfg.seed == 15:
+        raise KeyboardInterrupt
     print(f"ratio {cfg.masking.ratio}, seed {cfg.seed}")
 
 
@@ -86,6 +88,11 @@ def test_debugging_shows_the_stack_trace(run, monkeypatch: pytest.MonkeyPatch) -
 def test_a_users_mistake_at_run_time_ends_with_1_and_no_stack_trace(run) -> None:
     ended = run("seed=13")
     assert (ended.code, ended.err) == (1, "13 brings bad luck\n")
+
+
+def test_an_interruption_ends_with_130_and_no_stack_trace(run) -> None:
+    ended = run("seed=15")
+    assert (ended.code, ended.err) == (130, "interrupted\n")
 
 
 def test_a_bug_keeps_its_stack_trace(run) -> None:

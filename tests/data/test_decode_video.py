@@ -285,6 +285,49 @@ def test_a_file_damaged_inside(video, tmp_path, decoder):
         read(content, range(20), decoder)
 
 
+def changed(content, tmp_path, change):
+    """The same file, whose packets `change` went over."""
+    (tmp_path / "in").write_bytes(content)
+    with (
+        av.open(str(tmp_path / "in")) as source,
+        av.open(str(tmp_path / "out.mkv"), "w") as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                packet = change(number, packet)
+                packet.stream = stream
+                target.mux(packet)
+    return (tmp_path / "out.mkv").read_bytes()
+
+
+def test_times_in_the_order_of_decoding_are_refused(video, tmp_path):
+    def retimed(number, packet):
+        packet.pts = packet.dts
+        return packet
+
+    content = changed(video(options=B_FRAMES, gop=7), tmp_path, retimed)
+    with pytest.raises(BadSampleError, match="has times in another order than its frames are shown"):
+        read(content, range(20))
+
+
+def test_damage_before_the_wanted_frames_is_found(tmp_path):
+    def damaged(number, packet):
+        if number != 13:
+            return packet
+        content = bytearray(bytes(packet))
+        content[len(content) // 3 :] = np.random.default_rng(0).bytes(len(content) - len(content) // 3)
+        replaced = av.Packet(bytes(content))
+        replaced.pts, replaced.dts, replaced.time_base = packet.pts, packet.dts, packet.time_base
+        return replaced
+
+    content = changed(moving("mp4", "libx264", {"bf": "0", "crf": "10"}), tmp_path, damaged)
+    assert len(read(content, [11, 12]).pixels) == 2
+    for position in (13, 16, 19):
+        with pytest.raises(BadSampleError, match=r"has a damaged frame, number 13|can't be decoded"):
+            read(content, [position])
+
+
 def test_the_choice_is_logged_once(caplog):
     choose_decoder.cache_clear()
     with caplog.at_level("INFO", logger="maskpre"):

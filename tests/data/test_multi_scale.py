@@ -27,6 +27,7 @@ def test_sizes_near_the_wanted_one_become_it():
     assert crop.sizes(256, 256) == [(256, 256), (224, 224)]
     assert crop.sizes(252, 300) == [(252, 252), (221, 221)]
     assert crop.sizes(222, 300)[0] == (222, 222)
+    assert crop.sizes(1, 300) == [(1, 1), (1, 1)]
 
 
 def test_places_are_the_thirteen_fixed_ones():

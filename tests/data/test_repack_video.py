@@ -1,11 +1,17 @@
+import io
 import json
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
+import torch
+from av.video.reformatter import ColorRange, Colorspace
 
 from maskpre.data import VideoShardsData
 from maskpre.data.decode_video import VideoFile
 from maskpre.data.packing import Packing
+from maskpre.data.repack import Repacked
 from maskpre.data.repack_video import VideoRepack
 from maskpre.data.sources import BadSampleError, RawSample
 from maskpre.data.transforms import CentreCrop
@@ -49,6 +55,39 @@ def test_rotated_videos_are_upright_then(video):
     assert (frames.pixels.shape, frames.rotation) == ((1, 3, 32, 24), 0)
     assert frames.pixels[0, 0, -3, 2] > 240
     assert frames.pixels[0, 0, 2, 2] < 20
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "colorspace", "full"),
+    [
+        ("libx264", "yuv420p", Colorspace.ITU709, False),
+        ("libx264", "yuv420p", Colorspace.ITU601, False),
+        ("libx264", "yuvj420p", Colorspace.ITU601, True),
+        ("mjpeg", "yuvj420p", Colorspace.ITU601, True),
+    ],
+)
+@pytest.mark.parametrize("colour", [(0, 190, 0), (190, 30, 30), (16, 16, 16)])
+def test_colours_stay_whatever_they_were_stored_as(codec, pixels, colorspace, full, colour):
+    whole = ColorRange.JPEG if full else ColorRange.MPEG
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as file:
+        stream = file.add_stream(codec, rate=8)
+        stream.pix_fmt, stream.height, stream.width = pixels, 64, 64
+        context = stream.codec_context
+        context.colorspace, context.color_range = colorspace, whole
+        frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), colour, np.uint8), format="rgb24")
+        frame = frame.reformat(format=pixels, dst_colorspace=colorspace, dst_color_range=whole)
+        for number in range(4):
+            frame.pts, frame.time_base = number, Fraction(1, 8)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    with opened(Repacked(buffer.getvalue(), ".mp4", None)) as file:
+        before = file.read(np.arange(1)).pixels.float().mean(dim=(0, 2, 3))
+    assert (before - torch.tensor(colour)).abs().max() < 6
+    result = repacked(buffer.getvalue(), gop=4)
+    with opened(result) as file:
+        after = file.read(np.arange(1)).pixels.float().mean(dim=(0, 2, 3))
+    assert (after - before).abs().max() < 5
 
 
 def test_unsteady_videos_are_steady_then(video):

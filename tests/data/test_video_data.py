@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from maskpre.config import CONFIG_DIR
@@ -43,6 +44,14 @@ def test_lists_choose_among_the_files(videos, tmp_path):
     assert data.source("train").labels.tolist() == [1, 0, 1, 0]
     assert data.source("val").key(0) == f"{videos}/c/005.mp4"
     assert next(iter(data.eval_loader("val")))["label"].tolist() == [1]
+
+
+def test_a_list_alone_starts_from_its_own_folder(videos, tmp_path):
+    (videos.parent / "train.csv").write_text(f"{videos.name}/a/000.mp4\n{videos}/b/001.mp4\n")
+    source = composed("video_folder", f"data.files={videos.parent}/train.csv").source("train")
+    assert [source.key(i) for i in (0, 1)] == [f"{videos}/a/000.mp4", f"{videos}/b/001.mp4"]
+    with pytest.raises(InstantiationException, match=r"data\.root or data\.files must be set"):
+        composed("video_folder")
 
 
 def test_shards_of_video(videos, tmp_path, make_shard):

@@ -23,9 +23,9 @@ class Media(NamedTuple):
 
 
 PICTURES = Media("picture", (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".npy"))
-VIDEOS = Media(
-    "video", (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
-)
+_MP4_KIND = (".mp4", ".m4v", ".mov", ".3gp")
+_MPEG_KIND = (".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts")
+VIDEOS = Media("video", (*_MP4_KIND, *_MPEG_KIND, ".mkv", ".webm", ".ogv", ".avi", ".flv", ".wmv", ".asf"))
 
 
 class BadSampleError(Exception):
