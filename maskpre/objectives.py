@@ -45,7 +45,7 @@ def region_weight(
 
 
 def _precise(values: Tensor) -> torch.dtype:
-    """Half precision can't count beyond some hundreds of cells."""
+    """A type that counts cells: bfloat16 has no number between 256 and 258."""
     return torch.promote_types(values.dtype, torch.float32)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from torch import nn
 
 from maskpre.checkpoints.architecture import Architecture
-from maskpre.checkpoints.source import Source, State
+from maskpre.checkpoints.source import State, TimmSource
 from maskpre.checkpoints.swin_extras import SwinExtras
 from maskpre.errors import UserError
 
@@ -47,23 +47,16 @@ class ClassifierRecord:
         return cls(**{**plain, "architecture": Architecture(built["name"], built["options"], extras)})
 
 
-class FineTunedSource(Source):
-    """A classifier under timm's names: its moving average if there is one, as in its scores."""
+class FineTunedSource(TimmSource):
+    """A classifier, head included: its moving average if there is one, as in its scores."""
 
     def __init__(self, *, state: State, record: ClassifierRecord, kind: str) -> None:
-        self.state, self.record, self.kind = state, record, kind
-
-    def encoder(self) -> State:
-        """As they are, with the head."""
-        return self.state
+        super().__init__(state=state, architecture=record.architecture, kind=kind)
+        self.record = record
 
     def model(self) -> State:
         """Behind "encoder."; the norm of the pooled token becomes that of the tokens."""
         return {f"encoder.{token_norm(name)}": value for name, value in self.state.items()}
-
-    def architecture(self) -> Architecture:
-        """As recorded."""
-        return self.record.architecture
 
     def build(self) -> nn.Module:
         """The classifier itself, pooling included; UserError if its weights are not all there."""

@@ -25,3 +25,22 @@ class Source(ABC):
     @abstractmethod
     def architecture(self) -> Architecture:
         """The timm model the encoder's tensors fit into."""
+
+
+class TimmSource(Source):
+    """Weights under timm's own names."""
+
+    def __init__(self, *, state: State, architecture: Architecture, kind: str) -> None:
+        self.state, self._architecture, self.kind = state, architecture, kind
+
+    def encoder(self) -> State:
+        """As they are."""
+        return self.state
+
+    def model(self) -> State:
+        """Behind "encoder."."""
+        return {f"encoder.{name}": value for name, value in self.state.items()}
+
+    def architecture(self) -> Architecture:
+        """As given."""
+        return self._architecture

@@ -17,7 +17,7 @@ from maskpre.checkpoints.fine_tuned import open_fine_tuned
 from maskpre.checkpoints.layouts import LAYOUTS, Layout, recognise
 from maskpre.checkpoints.read import read_checkpoint, read_safetensors
 from maskpre.checkpoints.sharded import is_sharded
-from maskpre.checkpoints.source import Source, State
+from maskpre.checkpoints.source import Source, State, TimmSource
 from maskpre.errors import UserError
 
 Found = TypeVar("Found")
@@ -97,25 +97,6 @@ class OfficialSource(Source):
             raise UserError(
                 f"{self.path} has names like a file of {self.layout.name}, but {error}"
             ) from error
-
-
-class TimmSource(Source):
-    """timm's own names: an exported folder, or a model by name with its published or with fresh weights."""
-
-    def __init__(self, *, state: State, architecture: Architecture, kind: str) -> None:
-        self.state, self._architecture, self.kind = state, architecture, kind
-
-    def encoder(self) -> State:
-        """As they are."""
-        return self.state
-
-    def model(self) -> State:
-        """Behind "encoder."."""
-        return {f"encoder.{name}": value for name, value in self.state.items()}
-
-    def architecture(self) -> Architecture:
-        """As given."""
-        return self._architecture
 
 
 def put_in(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:

@@ -134,11 +134,12 @@ class MaskPlan:
             return reduce(torch.mul, [self.region(part.strip()) for part in name.split("&")])
         if name in self.regions:
             return self.regions[name]
+        if name not in REGIONS:
+            raise ValueError(f"region {name!r} is unknown; choose from {sorted({*REGIONS, *self.regions})}")
+        if name == "all":
+            return torch.ones_like(self.mask)
+        if name == "visible":
+            return ~self.mask
         if name == "decode" and self.decode is not None:
             return torch.zeros_like(self.mask).scatter_(1, self.decode, True)
-        known = dict(
-            zip(REGIONS, (self.mask, ~self.mask, torch.ones_like(self.mask), self.mask), strict=True)
-        )
-        if name not in known:
-            raise ValueError(f"region {name!r} is unknown; choose from {sorted({*known, *self.regions})}")
-        return known[name]
+        return self.mask

@@ -1,6 +1,7 @@
 import io
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -131,6 +132,14 @@ def test_avi_files_of_h264_are_read_as_they_are_shown(video, decoder, access):
         assert [(frame.to_ndarray(format="gray")[-2, -2] + 6) // LEVELS for frame in file.frames()] == list(
             range(20)
         )
+
+
+@pytest.mark.parametrize("access", ["seek", "sequential"])
+def test_packed_b_frames_are_read_as_they_are_shown(decoder, access):
+    # By Xvid, which PyAV doesn't bring; made of the frames that `video` has.
+    content = (Path(__file__).parent / "files/packed_b_frames.avi").read_bytes()
+    for positions in (list(range(18)), [9, 3, 3, 17], [4]):
+        assert numbers(read(content, positions, decoder, access=access)) == positions
 
 
 def trimmed(content, *, milliseconds, first):
